@@ -1,0 +1,89 @@
+# stripe_lifecycle: payments that PostgreSQL itself keeps right
+#
+#   make                    build the library (with_llvm=yes adds JIT bitcode)
+#   make install            install it, and the extension's script and control file
+#   make installcheck       SQL, isolation and TAP tests against an installed, running server
+#                           that preloads the library; all the set-up by itself: script/test
+#   make unit               the rooms that hold no PostgreSQL code, under ASan and UBSan
+#   make fuzz               the parsers of foreign bytes, under libFuzzer, for a few seconds
+#   make bench              how to measure
+#   make dist               the source archive, as PGXN takes it
+#
+#   make WERROR=1           any compiler warning is an error; script/test builds this way with
+#                           gcc and with clang. Off by default: a newer compiler's new warning
+#                           is ours to mend, not a reason why somebody cannot install.
+#   make PG_CONFIG=PATH     build for another installation of PostgreSQL (15 to 19)
+
+EXTENSION = stripe_lifecycle
+MODULE_big = stripe_lifecycle
+PGFILEDESC = "stripe_lifecycle - Stripe payments as a guarded state machine"
+
+# The control file is the one place that says which version this is.
+EXTVERSION = $(shell sed -n "s/^default_version *= *'\(.*\)'.*/\1/p" $(EXTENSION).control)
+
+SOURCES = $(sort $(wildcard src/*.c))
+PROJECT_HEADERS = $(sort $(wildcard src/*.h))
+OBJS = $(SOURCES:.c=.o)
+DATA = $(wildcard sql/*--*.sql)
+
+# Only what PostgreSQL looks up by name leaves the library; every other symbol of ours stays local,
+# so that no other preloaded library can take its place. The list is read from the sources.
+SHLIB_EXPORTS = src/exports.txt
+SHLIB_LINK = -lcurl -lcrypto
+
+# PostgreSQL's own headers leave parameters unused, and so does every function with PG_FUNCTION_ARGS.
+PG_CFLAGS = -Wall -Wextra -Wno-unused-parameter $(if $(filter-out 0,$(WERROR)),-Werror)
+
+# pg_regress looks for NAME.sql in ./sql before it looks in test/sql, so nothing but the
+# extension's own name--version.sql scripts may lie in ./sql. Expected output is in ./expected.
+REGRESS = $(sort $(patsubst test/sql/%.sql,%,$(wildcard test/sql/*.sql)))
+REGRESS_OPTS = --inputdir=test
+ISOLATION = $(sort $(patsubst test/isolation/specs/%.spec,%,$(wildcard test/isolation/specs/*.spec)))
+ISOLATION_OPTS = --inputdir=test/isolation
+ifneq ($(wildcard test/t/*.pl),)
+TAP_TESTS = 1
+PROVE_TESTS = test/t/*.pl
+endif
+
+EXTRA_CLEAN = src/exports.txt src/exports.list results regression.diffs regression.out
+
+# Bitcode helps nothing here and needs clang and LLVM of the server's version. It has to be
+# overridden before PGXS is read, whose Makefile.global sets it for all extensions.
+ifneq ($(origin with_llvm),command line)
+override with_llvm := no
+endif
+
+PG_CONFIG ?= pg_config
+PGXS := $(shell $(PG_CONFIG) --pgxs)
+include $(PGXS)
+
+# Headers are few and objects are quick: any header's change rebuilds them all.
+$(OBJS): $(PROJECT_HEADERS)
+
+src/exports.txt: $(SOURCES) $(PROJECT_HEADERS)
+	{ printf '%s\n' Pg_magic_func _PG_init; \
+	  sed -n 's/^PG_FUNCTION_INFO_V1( *\([A-Za-z0-9_]*\) *).*/\1\npg_finfo_\1/p' $(SOURCES); \
+	  sed -n 's/^\(extern *\)\{0,1\}PGDLLEXPORT .*[ *]\([A-Za-z0-9_]*\)(.*/\2/p' $(PROJECT_HEADERS) $(SOURCES); \
+	} | LC_ALL=C sort -u | awk '{ print $$1, NR }' > $@
+
+.PHONY: unit fuzz bench dist
+
+unit:
+	$(MAKE) -C test/unit check
+
+fuzz:
+	$(MAKE) -C test/fuzz check
+
+bench:
+	@echo "The measurements are in bench/; each script says at its top what it measures and how to run it."
+
+dist:
+	git archive --format=zip --prefix=$(EXTENSION)-$(EXTVERSION)/ \
+		--output=$(EXTENSION)-$(EXTVERSION).zip HEAD
+
+clean: clean-own-tests
+
+.PHONY: clean-own-tests
+clean-own-tests:
+	$(if $(wildcard test/unit/Makefile),$(MAKE) -C test/unit clean)
+	$(if $(wildcard test/fuzz/Makefile),$(MAKE) -C test/fuzz clean)
