@@ -1,0 +1,130 @@
+/*-------------------------------------------------------------------------
+ *
+ * catalog.c
+ *	  Finds the extension's types and enum labels, and notices when the
+ *	  extension was dropped and created again.
+ *
+ * Labels are resolved by name, never by assumed OID: enum OIDs differ from
+ * database to database.  The cache belongs to one incarnation of the
+ * extension, told apart by the OIDs of its schema and its enum type; plans
+ * that carry those OIDs are keyed by 'generation' and rebuilt with it.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_enum.h"
+#include "catalog/pg_type.h"
+#include "commands/extension.h"
+#include "utils/syscache.h"
+
+#include "catalog.h"
+#include "compat.h"
+#include "errors.h"
+#include "state_machine.h"
+
+static const char *const enum_names[SL_ENUM_COUNT] = {
+	"payment_state", "event_outcome", "request_status"
+};
+
+/* States come from state_machine.c; these are the other two. */
+static const char *const outcome_labels[] = {
+	"applied", "recorded", "stale", "conflict", "unmatched", "ignored", NULL
+};
+static const char *const status_labels[] = {
+	"queued", "in_flight", "succeeded", "rejected", "unknown", NULL
+};
+
+static SlCatalog cache;
+
+/* Is the extension installed in this database? */
+bool
+sl_extension_present(void)
+{
+	return OidIsValid(get_extension_oid(SL_SCHEMA, true));
+}
+
+/* A label by its position, NULL past the last; constant storage. */
+const char *
+sl_enum_label(SlEnumId id, int position)
+{
+	if (id == SL_ENUM_STATE)
+		return sl_state_name((SlState) position);
+	return id == SL_ENUM_OUTCOME ? outcome_labels[position] : status_labels[position];
+}
+
+static Oid
+enum_type(Oid schema, SlEnumId id)
+{
+	return GetSysCacheOid2(TYPENAMENSP, Anum_pg_type_oid,
+						   CStringGetDatum(enum_names[id]),
+						   ObjectIdGetDatum(schema));
+}
+
+static void
+load_labels(SlCatalog *c, SlEnumId id)
+{
+	const char *name;
+	int			i;
+
+	for (i = 0; (name = sl_enum_label(id, i)) != NULL; i++)
+	{
+		c->labels[id][i] = GetSysCacheOid2(ENUMTYPOIDNAME, Anum_pg_enum_oid,
+										   ObjectIdGetDatum(c->enums[id]),
+										   CStringGetDatum(name));
+		if (!OidIsValid(c->labels[id][i]))
+			ereport(ERROR,
+					(errcode(SL_ERRCODE_SCHEMA_MISMATCH),
+					 errmsg("type %s.%s lacks the label \"%s\"",
+							SL_SCHEMA, enum_names[id], name),
+					 errdetail("The installed library and the extension's objects are of different versions."),
+					 errhint("Run ALTER EXTENSION stripe_lifecycle UPDATE, or install the library of the extension's version.")));
+	}
+}
+
+/*
+ * The OIDs of the extension in this database, valid until the caller next
+ * lets go of its snapshot.  Raises an error if the extension is missing.
+ */
+const SlCatalog *
+sl_catalog(void)
+{
+	Oid			schema = get_namespace_oid(SL_SCHEMA, true);
+	Oid			state = OidIsValid(schema) ? enum_type(schema, SL_ENUM_STATE) : InvalidOid;
+	SlCatalog	fresh = {0};
+	int			i;
+
+	if (!OidIsValid(state))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("extension \"stripe_lifecycle\" is not installed in this database"),
+				 errhint("Run CREATE EXTENSION stripe_lifecycle.")));
+
+	if (cache.schema == schema && cache.enums[SL_ENUM_STATE] == state)
+		return &cache;
+
+	fresh.schema = schema;
+	for (i = 0; i < SL_ENUM_COUNT; i++)
+	{
+		fresh.enums[i] = enum_type(schema, (SlEnumId) i);
+		load_labels(&fresh, (SlEnumId) i);
+	}
+	fresh.generation = cache.generation + 1;
+	cache = fresh;
+	return &cache;
+}
+
+/* Which label of the enum an OID is, counted from 0; -1 if it is none. */
+int
+sl_enum_position(SlEnumId id, Oid label)
+{
+	const SlCatalog *c = sl_catalog();
+	int			i;
+
+	for (i = 0; i < SL_ENUM_MAX_LABELS; i++)
+		if (OidIsValid(c->labels[id][i]) && c->labels[id][i] == label)
+			return i;
+	return -1;
+}

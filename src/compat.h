@@ -1,0 +1,107 @@
+/*-------------------------------------------------------------------------
+ *
+ * compat.h
+ *	  Everything that differs between PostgreSQL 15 and 19, in one place.
+ *
+ * The only file that looks at PG_VERSION_NUM.  Call sites use the newest
+ * shape of an interface; older servers get it from here.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef SL_COMPAT_H
+#define SL_COMPAT_H
+
+#if PG_VERSION_NUM < 150000
+#error "stripe_lifecycle requires PostgreSQL 15 or later"
+#endif
+
+/* fmgr.h declares _PG_init from 16 on. */
+#if PG_VERSION_NUM < 160000
+extern PGDLLEXPORT void _PG_init(void);
+#endif
+
+/*
+ * Building jsonb: the builder became one struct in 19.
+ */
+#include "utils/jsonb.h"
+
+#if PG_VERSION_NUM >= 190000
+typedef JsonbInState SlJsonbBuilder;
+
+static inline void
+sl_jsonb_push(SlJsonbBuilder *b, JsonbIteratorToken token, JsonbValue *value)
+{
+	pushJsonbValue(b, token, value);
+}
+#else
+typedef struct SlJsonbBuilder
+{
+	JsonbParseState *parseState;
+	JsonbValue *result;
+} SlJsonbBuilder;
+
+static inline void
+sl_jsonb_push(SlJsonbBuilder *b, JsonbIteratorToken token, JsonbValue *value)
+{
+	b->result = pushJsonbValue(&b->parseState, token, value);
+}
+#endif
+
+static inline Jsonb *
+sl_jsonb_built(SlJsonbBuilder *b)
+{
+	return JsonbValueToJsonb(b->result);
+}
+
+/* Wait events with names of their own came with 17. */
+#if PG_VERSION_NUM >= 170000
+#define sl_wait_event_new(name) WaitEventExtensionNew(name)
+#else
+#define sl_wait_event_new(name) PG_WAIT_EXTENSION
+#endif
+
+/* A set of events for the whole session, owned by nothing shorter-lived. */
+#if PG_VERSION_NUM >= 170000
+#define sl_create_wait_event_set(n) CreateWaitEventSet(NULL, (n))
+#else
+#define sl_create_wait_event_set(n) CreateWaitEventSet(TopMemoryContext, (n))
+#endif
+
+/* A lexer for one JSON text, allocated in the current memory context. */
+#if PG_VERSION_NUM >= 170000
+#define sl_json_lexer(json, len) \
+	makeJsonLexContextCstringLen(NULL, (json), (len), PG_UTF8, false)
+#else
+#define sl_json_lexer(json, len) \
+	makeJsonLexContextCstringLen((json), (len), PG_UTF8, false)
+#endif
+
+/* From 19 on DROP DATABASE may end a worker that says so. */
+#if PG_VERSION_NUM >= 190000
+#define SL_BGWORKER_INTERRUPTIBLE BGWORKER_INTERRUPTIBLE
+#else
+#define SL_BGWORKER_INTERRUPTIBLE 0
+#endif
+
+/* A DROP DATABASE that was interrupted leaves this mark (DATCONNLIMIT_
+ * INVALID_DB, missing in the first minor releases of 15). */
+#define SL_DATCONNLIMIT_INVALID (-2)
+
+/* This setting would cut a worker's transaction short, where it exists. */
+#if PG_VERSION_NUM >= 170000
+#define SL_TRANSACTION_TIMEOUT_SETTING "transaction_timeout"
+#endif
+
+/*
+ * Set-returning functions in materialize mode.  Renamed in 16; the early
+ * minor releases of 15 have the old name only.
+ */
+#include "funcapi.h"
+
+#if PG_VERSION_NUM >= 160000
+#define sl_init_materialized(fcinfo) InitMaterializedSRF(fcinfo, 0)
+#else
+#define sl_init_materialized(fcinfo) SetSingleFuncCall(fcinfo, 0)
+#endif
+
+#endif							/* SL_COMPAT_H */

@@ -1,0 +1,217 @@
+/*-------------------------------------------------------------------------
+ *
+ * guc.c
+ *	  Defines the settings of stripe_lifecycle and checks their values.
+ *
+ * Contexts: whatever decides which events are believed or where money goes
+ * is PGC_SIGHUP, so that it comes from the server's configuration and not
+ * from a session, a role or a database (whose settings anybody may read in
+ * pg_db_role_setting).  No setting holds a secret; two name files that do.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <ctype.h>
+
+#include "miscadmin.h"
+#include "utils/guc.h"
+
+#include "compat.h"
+#include "guc.h"
+
+char	   *sl_api_base;
+char	   *sl_api_key_file;
+char	   *sl_webhook_secret_file;
+char	   *sl_api_version;
+int			sl_decline_policy;
+int			sl_webhook_tolerance;
+int			sl_webhook_max_size;
+int			sl_max_in_flight;
+int			sl_connect_timeout;
+int			sl_request_timeout;
+int			sl_retry_base_delay;
+int			sl_retry_max_delay;
+int			sl_worker_linger;
+int			sl_max_databases;
+
+static const struct config_enum_entry decline_policies[] = {
+	{"final", SL_DECLINE_FINAL, false},
+	{"retry", SL_DECLINE_RETRY, false},
+	{NULL, 0, false}
+};
+
+/* Only these may be spoken to without TLS. */
+static const char *const loopback_prefixes[] = {
+	"http://127.0.0.1", "http://localhost", "http://[::1]"
+};
+
+static bool
+is_loopback_http(const char *url)
+{
+	size_t		i;
+
+	for (i = 0; i < lengthof(loopback_prefixes); i++)
+	{
+		size_t		len = strlen(loopback_prefixes[i]);
+
+		if (strncmp(url, loopback_prefixes[i], len) == 0 &&
+			(url[len] == '\0' || url[len] == ':'))
+			return true;
+	}
+	return false;
+}
+
+/*
+ * The base is a scheme and an authority and nothing else.  Anything that
+ * could smuggle another host past this check (user info, white space, a
+ * path, a query) is refused.
+ */
+static bool
+check_api_base(char **newval, void **extra, GucSource source)
+{
+	const char *url = *newval;
+	const char *rest = strstr(url, "://");
+
+	if ((strncmp(url, "https://", 8) != 0 && !is_loopback_http(url)) ||
+		rest == NULL || rest[3] == '\0')
+	{
+		GUC_check_errdetail("The value must begin with https://, or with http:// followed by a loopback address.");
+		return false;
+	}
+	for (rest += 3; *rest; rest++)
+	{
+		if (!isalnum((unsigned char) *rest) && strchr(".-:[]", *rest) == NULL)
+		{
+			GUC_check_errdetail("The value must be a host and an optional port, without a path or a trailing slash.");
+			return false;
+		}
+	}
+	return true;
+}
+
+/* Goes into an HTTP header: letters, digits, dot, dash and underscore only. */
+static bool
+check_api_version(char **newval, void **extra, GucSource source)
+{
+	const char *p = *newval;
+
+	if (*p == '\0')
+	{
+		GUC_check_errdetail("The API version must not be empty.");
+		return false;
+	}
+	for (; *p; p++)
+	{
+		if (!isalnum((unsigned char) *p) && strchr(".-_", *p) == NULL)
+		{
+			GUC_check_errdetail("The API version has letters, digits, dots and dashes only, such as 2026-10-28.endive.");
+			return false;
+		}
+	}
+	return true;
+}
+
+static void
+define_stripe_settings(void)
+{
+	DefineCustomStringVariable("stripe_lifecycle.api_base",
+							   "Base URL of Stripe's API.",
+							   "https only; http for a stand-in on a loopback address.",
+							   &sl_api_base, "https://api.stripe.com",
+							   PGC_SIGHUP, GUC_SUPERUSER_ONLY,
+							   check_api_base, NULL, NULL);
+	DefineCustomStringVariable("stripe_lifecycle.api_key_file",
+							   "File that holds Stripe's secret API key.",
+							   "Owned by the server's user with mode 0600 or less, or by root with 0640 or less; re-read on reload. Keep it outside the data directory.",
+							   &sl_api_key_file, "",
+							   PGC_SIGHUP, GUC_SUPERUSER_ONLY, NULL, NULL, NULL);
+	DefineCustomStringVariable("stripe_lifecycle.webhook_secret_file",
+							   "File that holds the webhook signing secrets, one a line.",
+							   "A line is a secret, or a label and a secret. Ownership and mode as for stripe_lifecycle.api_key_file.",
+							   &sl_webhook_secret_file, "",
+							   PGC_SIGHUP, GUC_SUPERUSER_ONLY, NULL, NULL, NULL);
+	DefineCustomStringVariable("stripe_lifecycle.api_version",
+							   "Stripe API version sent with every call.",
+							   NULL,
+							   &sl_api_version, "2026-10-28.endive",
+							   PGC_SIGHUP, 0, check_api_version, NULL, NULL);
+	DefineCustomEnumVariable("stripe_lifecycle.decline_policy",
+							 "What a decline does to payments created without a decline_policy.",
+							 "final: it fails the payment and its PaymentIntent is canceled; retry: the customer may try again.",
+							 &sl_decline_policy, SL_DECLINE_FINAL,
+							 decline_policies, PGC_USERSET, 0,
+							 NULL, NULL, NULL);
+}
+
+static void
+define_webhook_settings(void)
+{
+	DefineCustomIntVariable("stripe_lifecycle.webhook_tolerance",
+							"Greatest difference between a webhook's signed time and now.",
+							"Applies to the past and to the future alike.",
+							&sl_webhook_tolerance, 300, 1, 86400,
+							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
+	DefineCustomIntVariable("stripe_lifecycle.webhook_max_size",
+							"Largest webhook body accepted.",
+							"A larger one is refused before its signature is computed.",
+							&sl_webhook_max_size, 1024 * 1024, 1024, 64 * 1024 * 1024,
+							PGC_SIGHUP, GUC_UNIT_BYTE, NULL, NULL, NULL);
+}
+
+static void
+define_worker_settings(void)
+{
+	DefineCustomIntVariable("stripe_lifecycle.max_in_flight",
+							"Most calls to Stripe a database's worker has under way at once.",
+							NULL,
+							&sl_max_in_flight, 16, 1, 256,
+							PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("stripe_lifecycle.connect_timeout",
+							"Time allowed to connect to Stripe, TLS included.",
+							NULL,
+							&sl_connect_timeout, 10000, 100, 300000,
+							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("stripe_lifecycle.request_timeout",
+							"Time allowed for a whole call to Stripe.",
+							"After it the call's outcome is not known, and the call is repeated with the same idempotency key.",
+							&sl_request_timeout, 80000, 100, 600000,
+							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("stripe_lifecycle.retry_base_delay",
+							"Pause before the first retry of a call.",
+							"It doubles with every further retry, with jitter.",
+							&sl_retry_base_delay, 500, 10, 60000,
+							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("stripe_lifecycle.retry_max_delay",
+							"Longest pause between two attempts of a call.",
+							NULL,
+							&sl_retry_max_delay, 60000, 10, 3600000,
+							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("stripe_lifecycle.worker_linger",
+							"How long an idle worker keeps its connection to a database.",
+							NULL,
+							&sl_worker_linger, 3000, 0, 60000,
+							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+}
+
+/*
+ * Define all settings; called once, from _PG_init.  Those that size shared
+ * memory exist only where the library is preloaded: defining a
+ * PGC_POSTMASTER setting later is a FATAL error.
+ */
+void
+sl_guc_define(void)
+{
+	define_stripe_settings();
+	define_webhook_settings();
+	define_worker_settings();
+
+	if (process_shared_preload_libraries_in_progress)
+		DefineCustomIntVariable("stripe_lifecycle.max_databases",
+								"How many databases can have work for Stripe at the same time.",
+								"Sizes a table in shared memory.",
+								&sl_max_databases, 64, 1, 10000,
+								PGC_POSTMASTER, 0, NULL, NULL, NULL);
+
+	MarkGUCPrefixReserved("stripe_lifecycle");
+}

@@ -1,0 +1,34 @@
+/*-------------------------------------------------------------------------
+ *
+ * guc.h
+ *	  The settings of stripe_lifecycle, as the rest of the library reads them.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef SL_GUC_H
+#define SL_GUC_H
+
+typedef enum SlDeclinePolicy
+{
+	SL_DECLINE_FINAL,
+	SL_DECLINE_RETRY
+} SlDeclinePolicy;
+
+extern char *sl_api_base;
+extern char *sl_api_key_file;
+extern char *sl_webhook_secret_file;
+extern char *sl_api_version;
+extern int	sl_decline_policy;
+extern int	sl_webhook_tolerance;	/* seconds */
+extern int	sl_webhook_max_size;	/* bytes */
+extern int	sl_max_in_flight;
+extern int	sl_connect_timeout; /* milliseconds */
+extern int	sl_request_timeout; /* milliseconds */
+extern int	sl_retry_base_delay;	/* milliseconds */
+extern int	sl_retry_max_delay; /* milliseconds */
+extern int	sl_worker_linger;	/* milliseconds */
+extern int	sl_max_databases;
+
+extern void sl_guc_define(void);
+
+#endif							/* SL_GUC_H */

@@ -1,0 +1,514 @@
+/*-------------------------------------------------------------------------
+ *
+ * store.c
+ *	  Reads and writes the extension's tables, and tells the guard which
+ *	  writes are the library's own.
+ *
+ * The guard trigger must know where a change comes from, and nothing that
+ * SQL can set may tell it: no setting, table, role or temporary object.  So
+ * the only statement of it is the variable 'permit_top' below.  It points to
+ * the row about to be written, complete, and is set only around the one
+ * statement that writes it.  A permit is good for one row, one operation and
+ * exactly those values: a user's trigger that runs inside the statement and
+ * writes anything else finds no leave, and one that alters our row on its
+ * way makes the guard refuse it.  PG_FINALLY takes the permit away on every
+ * way out, the abort of a subtransaction included, since errors reach us as
+ * a longjmp through that block.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "lib/stringinfo.h"
+#include "utils/rel.h"
+#include "utils/lsyscache.h"
+
+#include "catalog.h"
+#include "compat.h"
+#include "errors.h"
+#include "store.h"
+
+typedef struct SlColumn
+{
+	const char *name;
+	SlType		type;
+	bool		immutable;		/* frozen once it is not NULL */
+} SlColumn;
+
+typedef struct SlTable
+{
+	const char *name;
+	int			ncols;
+	bool		identity;		/* column 0 is GENERATED ALWAYS AS IDENTITY */
+	const SlColumn *columns;
+} SlTable;
+
+static const SlColumn payment_columns[PAY_NCOLS] = {
+	{"id", SL_TYPE_UUID, true},
+	{"idempotency_key", SL_TYPE_TEXT, true},
+	{"state", SL_TYPE_STATE, false},
+	{"amount", SL_TYPE_INT8, true},
+	{"currency", SL_TYPE_TEXT, true},
+	{"description", SL_TYPE_TEXT, true},
+	{"customer", SL_TYPE_TEXT, true},
+	{"receipt_email", SL_TYPE_TEXT, true},
+	{"capture_method", SL_TYPE_TEXT, true},
+	{"decline_policy", SL_TYPE_TEXT, true},
+	{"stripe_account", SL_TYPE_TEXT, true},
+	{"metadata", SL_TYPE_JSONB, true},
+	{"params", SL_TYPE_JSONB, true},
+	{"payment_intent_id", SL_TYPE_TEXT, true},
+	{"client_secret", SL_TYPE_TEXT, false},
+	{"livemode", SL_TYPE_BOOL, true},
+	{"amount_capturable", SL_TYPE_INT8, false},
+	{"amount_received", SL_TYPE_INT8, false},
+	{"latest_charge", SL_TYPE_TEXT, false},
+	{"cancellation_reason", SL_TYPE_TEXT, false},
+	{"decline_count", SL_TYPE_INT4, false},
+	{"last_error", SL_TYPE_JSONB, false},
+	{"last_error_at", SL_TYPE_TIMESTAMPTZ, false},
+	{"last_event_id", SL_TYPE_TEXT, false},
+	{"last_event_created", SL_TYPE_TIMESTAMPTZ, false},
+	{"last_event_rank", SL_TYPE_INT2, false},
+	{"transitions", SL_TYPE_INT4, false},
+	{"created_at", SL_TYPE_TIMESTAMPTZ, true},
+	{"updated_at", SL_TYPE_TIMESTAMPTZ, false},
+	{"finished_at", SL_TYPE_TIMESTAMPTZ, false},
+};
+
+static const SlColumn transition_columns[TRA_NCOLS] = {
+	{"payment_id", SL_TYPE_UUID, true},
+	{"seq", SL_TYPE_INT4, true},
+	{"from_state", SL_TYPE_STATE, true},
+	{"to_state", SL_TYPE_STATE, true},
+	{"at", SL_TYPE_TIMESTAMPTZ, true},
+	{"source", SL_TYPE_TEXT, true},
+	{"event_id", SL_TYPE_TEXT, true},
+	{"event_type", SL_TYPE_TEXT, true},
+	{"event_created", SL_TYPE_TIMESTAMPTZ, true},
+	{"role", SL_TYPE_TEXT, true},
+	{"note", SL_TYPE_TEXT, true},
+};
+
+static const SlColumn event_columns[EVT_NCOLS] = {
+	{"event_id", SL_TYPE_TEXT, true},
+	{"type", SL_TYPE_TEXT, true},
+	{"created", SL_TYPE_TIMESTAMPTZ, true},
+	{"livemode", SL_TYPE_BOOL, true},
+	{"api_version", SL_TYPE_TEXT, true},
+	{"account", SL_TYPE_TEXT, true},
+	{"object_id", SL_TYPE_TEXT, true},
+	{"payment_intent_id", SL_TYPE_TEXT, true},
+	{"payment_id", SL_TYPE_UUID, false},
+	{"outcome", SL_TYPE_OUTCOME, false},
+	{"reason", SL_TYPE_TEXT, false},
+	{"secret_label", SL_TYPE_TEXT, true},
+	{"source", SL_TYPE_TEXT, true},
+	{"received_at", SL_TYPE_TIMESTAMPTZ, true},
+	{"applied_at", SL_TYPE_TIMESTAMPTZ, false},
+	{"payload", SL_TYPE_JSONB, true},
+};
+
+static const SlColumn request_columns[REQ_NCOLS] = {
+	{"id", SL_TYPE_INT8, true},
+	{"payment_id", SL_TYPE_UUID, true},
+	{"operation", SL_TYPE_TEXT, true},
+	{"method", SL_TYPE_TEXT, true},
+	{"path", SL_TYPE_TEXT, true},
+	{"body", SL_TYPE_TEXT, true},
+	{"idempotency_key", SL_TYPE_TEXT, true},
+	{"stripe_account", SL_TYPE_TEXT, true},
+	{"created_at", SL_TYPE_TIMESTAMPTZ, true},
+	{"status", SL_TYPE_STATUS, false},
+	{"attempts", SL_TYPE_INT4, false},
+	{"next_attempt_at", SL_TYPE_TIMESTAMPTZ, false},
+	{"first_sent_at", SL_TYPE_TIMESTAMPTZ, false},
+	{"finished_at", SL_TYPE_TIMESTAMPTZ, false},
+	{"http_status", SL_TYPE_INT4, false},
+	{"stripe_request_id", SL_TYPE_TEXT, false},
+	{"last_error", SL_TYPE_JSONB, false},
+};
+
+static const SlTable tables[SL_TABLE_COUNT] = {
+	{"payments", PAY_NCOLS, false, payment_columns},
+	{"payment_transitions", TRA_NCOLS, false, transition_columns},
+	{"webhook_events", EVT_NCOLS, false, event_columns},
+	{"api_requests", REQ_NCOLS, true, request_columns},
+	{"api_attempts", 0, false, NULL},	/* never written row by row */
+};
+
+/* Plans of the whole-row writes; see SlQuery for those of other rooms. */
+static SPIPlanPtr insert_plans[SL_TABLE_COUNT];
+static SPIPlanPtr update_plans[SL_TABLE_COUNT];
+static uint64 insert_generation[SL_TABLE_COUNT];
+static uint64 update_generation[SL_TABLE_COUNT];
+
+static SlPermit *permit_top = NULL;
+
+/* The leave to write that is in force, or NULL; for the guard. */
+const SlPermit *
+sl_current_permit(void)
+{
+	return permit_top;
+}
+
+/* The guard saw the row that the permit is for. */
+void
+sl_permit_mark_used(void)
+{
+	Assert(permit_top != NULL);
+	permit_top->used = true;
+}
+
+/* Which of our tables a relation is, by schema and name. */
+SlTableId
+sl_table_of_relation(Relation rel)
+{
+	int			i;
+
+	if (RelationGetNamespace(rel) == sl_catalog()->schema)
+		for (i = 0; i < SL_TABLE_COUNT; i++)
+			if (strcmp(RelationGetRelationName(rel), tables[i].name) == 0)
+				return (SlTableId) i;
+	return SL_NO_TABLE;
+}
+
+int
+sl_table_ncols(SlTableId table)
+{
+	return tables[table].ncols;
+}
+
+const char *
+sl_table_name(SlTableId table)
+{
+	return tables[table].name;
+}
+
+bool
+sl_column_is_identity(SlTableId table, int column)
+{
+	return tables[table].identity && column == 0;
+}
+
+/* Frozen once it has a value? */
+bool
+sl_column_is_immutable(SlTableId table, int column)
+{
+	return tables[table].columns[column].immutable;
+}
+
+SlState
+sl_state_of_oid(Oid label)
+{
+	return (SlState) sl_enum_position(SL_ENUM_STATE, label);
+}
+
+Datum
+sl_state_datum(SlState state)
+{
+	return ObjectIdGetDatum(sl_catalog()->labels[SL_ENUM_STATE][state]);
+}
+
+Datum
+sl_outcome_datum(SlEventOutcome outcome)
+{
+	return ObjectIdGetDatum(sl_catalog()->labels[SL_ENUM_OUTCOME][outcome]);
+}
+
+/* The label of an outcome; constant storage. */
+const char *
+sl_outcome_name(SlEventOutcome outcome)
+{
+	return sl_enum_label(SL_ENUM_OUTCOME, outcome);
+}
+
+Datum
+sl_status_datum(SlRequestStatus status)
+{
+	return ObjectIdGetDatum(sl_catalog()->labels[SL_ENUM_STATUS][status]);
+}
+
+SlRequestStatus
+sl_status_of_oid(Oid label)
+{
+	return (SlRequestStatus) sl_enum_position(SL_ENUM_STATUS, label);
+}
+
+static Oid
+type_oid(SlType type)
+{
+	switch (type)
+	{
+		case SL_TYPE_UUID:
+			return UUIDOID;
+		case SL_TYPE_TEXT:
+			return TEXTOID;
+		case SL_TYPE_INT2:
+			return INT2OID;
+		case SL_TYPE_INT4:
+			return INT4OID;
+		case SL_TYPE_INT8:
+			return INT8OID;
+		case SL_TYPE_BOOL:
+			return BOOLOID;
+		case SL_TYPE_TIMESTAMPTZ:
+			return TIMESTAMPTZOID;
+		case SL_TYPE_JSONB:
+			return JSONBOID;
+		case SL_TYPE_FLOAT8:
+			return FLOAT8OID;
+		case SL_TYPE_STATE:
+			return sl_catalog()->enums[SL_ENUM_STATE];
+		case SL_TYPE_OUTCOME:
+			return sl_catalog()->enums[SL_ENUM_OUTCOME];
+		case SL_TYPE_STATUS:
+			return sl_catalog()->enums[SL_ENUM_STATUS];
+		case SL_TYPE_END:
+			break;
+	}
+	return InvalidOid;
+}
+
+static void
+append_column_list(StringInfo buf, SlTableId table)
+{
+	int			i;
+
+	for (i = 0; i < tables[table].ncols; i++)
+		appendStringInfo(buf, "%s%s", i > 0 ? ", " : "",
+						 tables[table].columns[i].name);
+}
+
+/*
+ * Prepare a statement whose text is made of compile-time constants only, and
+ * keep the plan for the life of the session.  An older plan, of a previous
+ * incarnation of the extension, is freed.
+ */
+static SPIPlanPtr
+prepare(const char *sql, int nargs, Oid *argtypes, SPIPlanPtr old)
+{
+	SPIPlanPtr	plan = SPI_prepare(sql, nargs, argtypes);
+
+	if (plan == NULL)
+		elog(ERROR, "SPI_prepare failed: %s", SPI_result_code_string(SPI_result));
+	SPI_keepplan(plan);
+	if (old != NULL)
+		SPI_freeplan(old);
+	return plan;
+}
+
+static void
+prepare_query(SlQuery *query)
+{
+	Oid			argtypes[SL_QUERY_MAX_ARGS];
+	StringInfoData sql;
+	const char *hole = strstr(query->sql, "%s");
+	uint64		generation = sl_catalog()->generation;
+	int			nargs = 0;
+
+	while (nargs < SL_QUERY_MAX_ARGS && query->args[nargs] != SL_TYPE_END)
+	{
+		argtypes[nargs] = type_oid(query->args[nargs]);
+		nargs++;
+	}
+
+	initStringInfo(&sql);
+	if (hole != NULL)
+	{
+		appendBinaryStringInfo(&sql, query->sql, hole - query->sql);
+		append_column_list(&sql, query->columns_of);
+		appendStringInfoString(&sql, hole + 2);
+	}
+	else
+		appendStringInfoString(&sql, query->sql);
+
+	query->plan = prepare(sql.data, nargs, argtypes, query->plan);
+	query->generation = generation;
+	pfree(sql.data);
+}
+
+/* SPI wants NULLs as a string of 'n' and ' '. */
+static void
+spi_nulls(const bool *nulls, int n, char *out)
+{
+	int			i;
+
+	for (i = 0; i < n; i++)
+		out[i] = nulls != NULL && nulls[i] ? 'n' : ' ';
+}
+
+/*
+ * Run a constant statement; returns how many rows it gave or touched.  A new
+ * snapshot is taken, so that it sees what committed while we waited.  Rows
+ * live in SPI_tuptable until SPI_finish.
+ */
+int
+sl_run(SlQuery *query, const Datum *values, const bool *nulls, long limit)
+{
+	char		spinulls[SL_QUERY_MAX_ARGS];
+	int			rc;
+
+	if (query->plan == NULL || query->generation != sl_catalog()->generation)
+		prepare_query(query);
+	spi_nulls(nulls, SL_QUERY_MAX_ARGS, spinulls);
+	rc = SPI_execute_plan(query->plan, (Datum *) values, spinulls, false, limit);
+	if (rc < 0)
+		elog(ERROR, "SPI_execute_plan failed: %s", SPI_result_code_string(rc));
+	return (int) SPI_processed;
+}
+
+/*
+ * Take row n of the latest sl_run() that selected all columns of a table.
+ * Pass-by-reference values point into SPI_tuptable: valid until SPI_finish.
+ */
+void
+sl_read_row(SlTableId table, uint64 n, SlRow *row)
+{
+	Assert(SPI_tuptable->tupdesc->natts == tables[table].ncols);
+	heap_deform_tuple(SPI_tuptable->vals[n], SPI_tuptable->tupdesc,
+					  row->values, row->nulls);
+}
+
+static void
+prepare_insert(SlTableId table)
+{
+	const SlTable *t = &tables[table];
+	int			first = t->identity ? 1 : 0;
+	Oid			argtypes[SL_MAX_COLUMNS];
+	StringInfoData sql;
+	int			i;
+
+	initStringInfo(&sql);
+	appendStringInfo(&sql, "INSERT INTO %s.%s (", SL_SCHEMA, t->name);
+	for (i = first; i < t->ncols; i++)
+		appendStringInfo(&sql, "%s%s", i > first ? ", " : "", t->columns[i].name);
+	appendStringInfoString(&sql, ") VALUES (");
+	for (i = first; i < t->ncols; i++)
+	{
+		argtypes[i - first] = type_oid(t->columns[i].type);
+		appendStringInfo(&sql, "%s$%d", i > first ? ", " : "", i - first + 1);
+	}
+	appendStringInfo(&sql, ") ON CONFLICT DO NOTHING");
+	if (t->identity)
+		appendStringInfo(&sql, " RETURNING %s", t->columns[0].name);
+
+	insert_plans[table] = prepare(sql.data, t->ncols - first, argtypes,
+								  insert_plans[table]);
+	insert_generation[table] = sl_catalog()->generation;
+	pfree(sql.data);
+}
+
+static void
+prepare_update(SlTableId table)
+{
+	const SlTable *t = &tables[table];
+	Oid			argtypes[SL_MAX_COLUMNS];
+	StringInfoData sql;
+	int			i;
+
+	initStringInfo(&sql);
+	appendStringInfo(&sql, "UPDATE %s.%s SET ", SL_SCHEMA, t->name);
+	for (i = 0; i < t->ncols; i++)
+	{
+		argtypes[i] = type_oid(t->columns[i].type);
+		if (i > 0)
+			appendStringInfo(&sql, "%s%s = $%d", i > 1 ? ", " : "",
+							 t->columns[i].name, i + 1);
+	}
+	appendStringInfo(&sql, " WHERE %s OPERATOR(pg_catalog.=) $1", t->columns[0].name);
+
+	update_plans[table] = prepare(sql.data, t->ncols, argtypes,
+								  update_plans[table]);
+	update_generation[table] = sl_catalog()->generation;
+	pfree(sql.data);
+}
+
+/*
+ * Run a whole-row write under a permit for exactly that row; returns whether
+ * a row was written.
+ */
+static bool
+write_permitted(SPIPlanPtr plan, int first, SlPermit *permit)
+{
+	const SlTable *t = &tables[permit->table];
+	char		spinulls[SL_MAX_COLUMNS];
+	volatile int rc = 0;
+	bool		written;
+
+	spi_nulls(permit->row->nulls + first, t->ncols - first, spinulls);
+
+	permit->outer = permit_top;
+	permit->used = false;
+	permit_top = permit;
+	PG_TRY();
+	{
+		rc = SPI_execute_plan(plan, (Datum *) permit->row->values + first,
+							  spinulls, false, 0);
+	}
+	PG_FINALLY();
+	{
+		permit_top = permit->outer;
+	}
+	PG_END_TRY();
+
+	if (rc < 0)
+		elog(ERROR, "SPI_execute_plan failed: %s", SPI_result_code_string(rc));
+	written = SPI_processed == 1;
+	if (written && !permit->used)
+		ereport(ERROR,
+				(errcode(SL_ERRCODE_GUARD_BYPASSED),
+				 errmsg("the guard of table \"%s.%s\" did not see a row being written",
+						SL_SCHEMA, t->name),
+				 errdetail("Without its guard the table could be changed without trace, so nothing is written."),
+				 errhint("Enable it again: ALTER TABLE %s.%s ENABLE ALWAYS TRIGGER stripe_lifecycle_guard.",
+						 SL_SCHEMA, t->name)));
+	return written;
+}
+
+/*
+ * Insert a row; false if one with the same unique key is there already.  An
+ * identity column is left to the database and filled in here.
+ */
+bool
+sl_insert_row(SlTableId table, SlRow *row, const SlCause *cause)
+{
+	SlPermit	permit = {NULL, table, true, row, cause, false};
+	int			first = tables[table].identity ? 1 : 0;
+
+	if (insert_plans[table] == NULL ||
+		insert_generation[table] != sl_catalog()->generation)
+		prepare_insert(table);
+
+	if (!write_permitted(insert_plans[table], first, &permit))
+		return false;
+	if (first > 0)
+		row->values[0] = SPI_getbinval(SPI_tuptable->vals[0],
+									   SPI_tuptable->tupdesc, 1,
+									   &row->nulls[0]);
+	return true;
+}
+
+/*
+ * Update a row, found by its first column, to exactly these values.  The
+ * caller has it locked, so a row that was not written means that somebody's
+ * trigger suppressed the write.
+ */
+void
+sl_update_row(SlTableId table, const SlRow *row, const SlCause *cause)
+{
+	SlPermit	permit = {NULL, table, false, row, cause, false};
+
+	if (update_plans[table] == NULL ||
+		update_generation[table] != sl_catalog()->generation)
+		prepare_update(table);
+
+	if (!write_permitted(update_plans[table], 0, &permit))
+		ereport(ERROR,
+				(errcode(SL_ERRCODE_GUARD_BYPASSED),
+				 errmsg("a write to table \"%s.%s\" was suppressed",
+						SL_SCHEMA, tables[table].name),
+				 errdetail("A trigger or rule that is not part of stripe_lifecycle discarded the row."),
+				 errhint("Remove BEFORE triggers that return NULL and INSTEAD rules from the table.")));
+}

@@ -1,0 +1,170 @@
+/*-------------------------------------------------------------------------
+ *
+ * store.h
+ *	  The extension's tables as C sees them: columns, rows, guarded writes.
+ *
+ * The enums below are the columns in the order of the install script.  All
+ * functions need an open SPI connection unless they say otherwise.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef SL_STORE_H
+#define SL_STORE_H
+
+#include "executor/spi.h"
+#include "utils/timestamp.h"
+
+#include "catalog.h"
+#include "state_machine.h"
+
+typedef enum SlTableId
+{
+	SL_PAYMENTS,
+	SL_TRANSITIONS,
+	SL_EVENTS,
+	SL_REQUESTS,
+	SL_ATTEMPTS,
+	SL_TABLE_COUNT
+} SlTableId;
+
+#define SL_NO_TABLE ((SlTableId) -1)
+
+typedef enum SlPaymentColumn
+{
+	PAY_ID, PAY_IDEMPOTENCY_KEY, PAY_STATE, PAY_AMOUNT, PAY_CURRENCY,
+	PAY_DESCRIPTION, PAY_CUSTOMER, PAY_RECEIPT_EMAIL, PAY_CAPTURE_METHOD,
+	PAY_DECLINE_POLICY, PAY_STRIPE_ACCOUNT, PAY_METADATA, PAY_PARAMS,
+	PAY_PAYMENT_INTENT_ID, PAY_CLIENT_SECRET, PAY_LIVEMODE,
+	PAY_AMOUNT_CAPTURABLE, PAY_AMOUNT_RECEIVED, PAY_LATEST_CHARGE,
+	PAY_CANCELLATION_REASON, PAY_DECLINE_COUNT, PAY_LAST_ERROR,
+	PAY_LAST_ERROR_AT, PAY_LAST_EVENT_ID, PAY_LAST_EVENT_CREATED,
+	PAY_LAST_EVENT_RANK, PAY_TRANSITIONS, PAY_CREATED_AT, PAY_UPDATED_AT,
+	PAY_FINISHED_AT,
+	PAY_NCOLS
+} SlPaymentColumn;
+
+typedef enum SlTransitionColumn
+{
+	TRA_PAYMENT_ID, TRA_SEQ, TRA_FROM_STATE, TRA_TO_STATE, TRA_AT, TRA_SOURCE,
+	TRA_EVENT_ID, TRA_EVENT_TYPE, TRA_EVENT_CREATED, TRA_ROLE, TRA_NOTE,
+	TRA_NCOLS
+} SlTransitionColumn;
+
+typedef enum SlEventColumn
+{
+	EVT_EVENT_ID, EVT_TYPE, EVT_CREATED, EVT_LIVEMODE, EVT_API_VERSION,
+	EVT_ACCOUNT, EVT_OBJECT_ID, EVT_PAYMENT_INTENT_ID, EVT_PAYMENT_ID,
+	EVT_OUTCOME, EVT_REASON, EVT_SECRET_LABEL, EVT_SOURCE, EVT_RECEIVED_AT,
+	EVT_APPLIED_AT, EVT_PAYLOAD,
+	EVT_NCOLS
+} SlEventColumn;
+
+typedef enum SlRequestColumn
+{
+	REQ_ID, REQ_PAYMENT_ID, REQ_OPERATION, REQ_METHOD, REQ_PATH, REQ_BODY,
+	REQ_IDEMPOTENCY_KEY, REQ_STRIPE_ACCOUNT, REQ_CREATED_AT, REQ_STATUS,
+	REQ_ATTEMPTS, REQ_NEXT_ATTEMPT_AT, REQ_FIRST_SENT_AT, REQ_FINISHED_AT,
+	REQ_HTTP_STATUS, REQ_STRIPE_REQUEST_ID, REQ_LAST_ERROR,
+	REQ_NCOLS
+} SlRequestColumn;
+
+#define SL_MAX_COLUMNS 32
+
+/* Labels of event_outcome and request_status, in the order of the enums. */
+typedef enum SlEventOutcome
+{
+	SL_EVENT_APPLIED,
+	SL_EVENT_RECORDED,
+	SL_EVENT_STALE,
+	SL_EVENT_CONFLICT,
+	SL_EVENT_UNMATCHED,
+	SL_EVENT_IGNORED
+} SlEventOutcome;
+
+#define SL_EVENT_OUTCOME_COUNT 6
+
+typedef enum SlRequestStatus
+{
+	SL_REQUEST_QUEUED,
+	SL_REQUEST_IN_FLIGHT,
+	SL_REQUEST_SUCCEEDED,
+	SL_REQUEST_REJECTED,
+	SL_REQUEST_UNKNOWN
+} SlRequestStatus;
+
+#define SL_REQUEST_STATUS_COUNT 5
+
+/* A row, all columns in order; what it points to lives as its reader says. */
+typedef struct SlRow
+{
+	Datum		values[SL_MAX_COLUMNS];
+	bool		nulls[SL_MAX_COLUMNS];
+} SlRow;
+
+/* Why a payment is written; goes into the audit trail with every move. */
+typedef struct SlCause
+{
+	const char *source;
+	const char *event_id;		/* these three NULL/0 without an event */
+	const char *event_type;
+	TimestampTz event_created;
+	const char *note;			/* or NULL */
+} SlCause;
+
+/*
+ * Leave to write one row, as the guard sees it.  It lives on the C stack of
+ * the function that writes, only for as long as its statement runs.
+ */
+typedef struct SlPermit
+{
+	struct SlPermit *outer;
+	SlTableId	table;
+	bool		insert;
+	const SlRow *row;			/* the row as it must end up */
+	const SlCause *cause;		/* payments only */
+	bool		used;
+} SlPermit;
+
+/* A statement of constant text whose plan is kept. */
+#define SL_QUERY_MAX_ARGS 10
+typedef enum SlType
+{
+	SL_TYPE_END = 0,
+	SL_TYPE_UUID, SL_TYPE_TEXT, SL_TYPE_INT2, SL_TYPE_INT4, SL_TYPE_INT8,
+	SL_TYPE_BOOL, SL_TYPE_TIMESTAMPTZ, SL_TYPE_JSONB, SL_TYPE_FLOAT8,
+	SL_TYPE_STATE, SL_TYPE_OUTCOME, SL_TYPE_STATUS
+} SlType;
+
+typedef struct SlQuery
+{
+	const char *sql;			/* a %s in it: all columns of the table below */
+	SlTableId	columns_of;
+	SlType		args[SL_QUERY_MAX_ARGS + 1];
+	SPIPlanPtr	plan;			/* zero these two in static initialisers */
+	uint64		generation;
+} SlQuery;
+
+extern const SlPermit *sl_current_permit(void);
+extern void sl_permit_mark_used(void);
+
+extern SlTableId sl_table_of_relation(Relation rel);
+extern int	sl_table_ncols(SlTableId table);
+extern const char *sl_table_name(SlTableId table);
+extern bool sl_column_is_identity(SlTableId table, int column);
+extern bool sl_column_is_immutable(SlTableId table, int column);
+
+extern SlState sl_state_of_oid(Oid label);
+extern Datum sl_state_datum(SlState state);
+extern Datum sl_outcome_datum(SlEventOutcome outcome);
+extern const char *sl_outcome_name(SlEventOutcome outcome);
+extern Datum sl_status_datum(SlRequestStatus status);
+extern SlRequestStatus sl_status_of_oid(Oid label);
+
+extern int	sl_run(SlQuery *query, const Datum *values, const bool *nulls,
+				   long limit);
+extern void sl_read_row(SlTableId table, uint64 n, SlRow *row);
+extern bool sl_insert_row(SlTableId table, SlRow *row, const SlCause *cause);
+extern void sl_update_row(SlTableId table, const SlRow *row,
+						  const SlCause *cause);
+
+#endif							/* SL_STORE_H */

@@ -1,0 +1,33 @@
+/*-------------------------------------------------------------------------
+ *
+ * stripe_lifecycle.c
+ *	  Entry point of the library: magic block and _PG_init.
+ *
+ * The library works without being preloaded (guards, webhooks and the
+ * creation of payments then do all they do otherwise); only the worker needs
+ * shared_preload_libraries.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "fmgr.h"
+#include "miscadmin.h"
+
+#include "compat.h"
+#include "guc.h"
+#include "launcher.h"
+#include "wake.h"
+
+PG_MODULE_MAGIC;
+
+void
+_PG_init(void)
+{
+	sl_guc_define();
+	sl_wake_init();
+
+	/* pg_upgrade starts a server that must not send anything. */
+	if (process_shared_preload_libraries_in_progress && !IsBinaryUpgrade)
+		sl_launcher_register();
+}
