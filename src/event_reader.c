@@ -1,0 +1,422 @@
+/*-------------------------------------------------------------------------
+ *
+ * event_reader.c
+ *	  Reads Stripe's JSON: events, PaymentIntents and API errors.
+ *
+ * Foreign text comes in, a few checked facts go out, and with them a reduced
+ * copy that holds allow-listed fields only.  The copy has the shape of the
+ * original, so that a parked event is later read by the same function.  What
+ * is not listed (client_secret, names, addresses, card details) is never
+ * stored, and no error message here quotes anything of the text.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "fmgr.h"
+#include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+#include "utils/jsonb.h"
+#include "utils/numeric.h"
+
+#include "compat.h"
+#include "errors.h"
+#include "event_reader.h"
+#include "payment_id.h"
+
+/* Longest id, type or code taken at its word. */
+#define MAX_TOKEN 255
+
+static const char *const event_keys[] = {
+	"id", "object", "type", "created", "livemode", "api_version", "account", NULL
+};
+static const char *const request_keys[] = {"id", "idempotency_key", NULL};
+static const char *const object_keys[] = {
+	"id", "object", "status", "amount", "amount_capturable", "amount_received",
+	"amount_refunded", "captured", "currency", "latest_charge", "payment_intent",
+	"charge", "cancellation_reason", "canceled_at", "capture_method", "created",
+	"reason", NULL
+};
+static const char *const error_keys[] = {
+	"type", "code", "decline_code", "message", "param", "advice_code",
+	"network_decline_code", NULL
+};
+static const char *const metadata_keys[] = {SL_METADATA_KEY, NULL};
+
+static void
+bad_event(const char *what, const char *field)
+{
+	ereport(ERROR,
+			(errcode(SL_ERRCODE_BAD_EVENT),
+			 errmsg("webhook body is not a Stripe event: field \"%s\" %s",
+					field, what),
+			 errdetail("The signature was good, so the body came from Stripe or from a holder of the secret.  Nothing was stored."),
+			 errhint("Point Stripe's endpoint for snapshot (v1) events here; thin (v2) events are not supported.")));
+}
+
+/* The member of an object, or NULL if it is absent or JSON null. */
+static JsonbValue *
+member(JsonbContainer *object, const char *key, JsonbValue *buf)
+{
+	JsonbValue *v = getKeyJsonValueFromContainer(object, key, strlen(key), buf);
+
+	return v == NULL || v->type == jbvNull ? NULL : v;
+}
+
+/* The member of an object if it is an object itself, else NULL. */
+static JsonbContainer *
+member_object(JsonbContainer *object, const char *key)
+{
+	JsonbValue	buf;
+	JsonbValue *v = object == NULL ? NULL : member(object, key, &buf);
+
+	if (v == NULL || v->type != jbvBinary ||
+		!JsonContainerIsObject(v->val.binary.data))
+		return NULL;
+	return v->val.binary.data;
+}
+
+/* A string member, palloc'd; NULL if absent, too long or not a string. */
+static char *
+member_string(JsonbContainer *object, const char *key)
+{
+	JsonbValue	buf;
+	JsonbValue *v = object == NULL ? NULL : member(object, key, &buf);
+
+	if (v == NULL || v->type != jbvString || v->val.string.len > MAX_TOKEN)
+		return NULL;
+	return pnstrdup(v->val.string.val, v->val.string.len);
+}
+
+/* A member that is an id or an expanded object with an id. */
+static char *
+member_id(JsonbContainer *object, const char *key)
+{
+	JsonbContainer *expanded = member_object(object, key);
+
+	return expanded != NULL ? member_string(expanded, "id") :
+		member_string(object, key);
+}
+
+/*
+ * A whole number; false if absent or anything else.  Stripe's amounts and
+ * times have far fewer than the 18 digits that surely fit.
+ */
+static bool
+member_int64(JsonbContainer *object, const char *key, int64 *result)
+{
+	JsonbValue	buf;
+	JsonbValue *v = member(object, key, &buf);
+	char	   *text;
+	size_t		digits;
+
+	if (v == NULL || v->type != jbvNumeric)
+		return false;
+	text = DatumGetCString(DirectFunctionCall1(numeric_out,
+											   NumericGetDatum(v->val.numeric)));
+	digits = strspn(text + (text[0] == '-'), "0123456789");
+	if (digits == 0 || digits > 18 || text[(text[0] == '-') + digits] != '\0')
+		return false;
+	*result = strtoll(text, NULL, 10);
+	pfree(text);
+	return true;
+}
+
+static bool
+member_bool(JsonbContainer *object, const char *key, bool *result)
+{
+	JsonbValue	buf;
+	JsonbValue *v = member(object, key, &buf);
+
+	if (v == NULL || v->type != jbvBool)
+		return false;
+	*result = v->val.boolean;
+	return true;
+}
+
+static void
+push_key(SlJsonbBuilder *out, const char *key)
+{
+	JsonbValue	k;
+
+	k.type = jbvString;
+	k.val.string.val = unconstify(char *, key);
+	k.val.string.len = strlen(key);
+	sl_jsonb_push(out, WJB_KEY, &k);
+}
+
+/* Copy the listed scalar members; objects and arrays are left out. */
+static void
+copy_scalars(SlJsonbBuilder *out, JsonbContainer *object,
+			 const char *const *keys)
+{
+	int			i;
+
+	if (object == NULL)
+		return;
+	for (i = 0; keys[i] != NULL; i++)
+	{
+		JsonbValue	buf;
+		JsonbValue *v = member(object, keys[i], &buf);
+
+		if (v == NULL || v->type == jbvBinary)
+			continue;
+		push_key(out, keys[i]);
+		sl_jsonb_push(out, WJB_VALUE, v);
+	}
+}
+
+/* Copy the listed scalars of an object under a key, if there is one. */
+static void
+copy_object(SlJsonbBuilder *out, const char *key, JsonbContainer *object,
+			const char *const *keys)
+{
+	if (object == NULL)
+		return;
+	push_key(out, key);
+	sl_jsonb_push(out, WJB_BEGIN_OBJECT, NULL);
+	copy_scalars(out, object, keys);
+	sl_jsonb_push(out, WJB_END_OBJECT, NULL);
+}
+
+static void
+push_string(SlJsonbBuilder *out, const char *key, const char *value)
+{
+	JsonbValue	v;
+
+	if (value == NULL)
+		return;
+	push_key(out, key);
+	v.type = jbvString;
+	v.val.string.val = unconstify(char *, value);
+	v.val.string.len = strlen(value);
+	sl_jsonb_push(out, WJB_VALUE, &v);
+}
+
+static void
+push_number(SlJsonbBuilder *out, const char *key, int64 value)
+{
+	JsonbValue	v;
+
+	push_key(out, key);
+	v.type = jbvNumeric;
+	v.val.numeric = int64_to_numeric(value);
+	sl_jsonb_push(out, WJB_VALUE, &v);
+}
+
+/* {"source": ..., <scalars of an error object>} */
+static Jsonb *
+reduce_error(const char *source, const char *operation, int http_status,
+			 JsonbContainer *error)
+{
+	SlJsonbBuilder out = {0};
+
+	sl_jsonb_push(&out, WJB_BEGIN_OBJECT, NULL);
+	push_string(&out, "source", source);
+	push_string(&out, "operation", operation);
+	if (http_status > 0)
+		push_number(&out, "http_status", http_status);
+	copy_scalars(&out, error, error_keys);
+	sl_jsonb_push(&out, WJB_END_OBJECT, NULL);
+	return sl_jsonb_built(&out);
+}
+
+/* An error object of our own making: source, code, message. */
+Jsonb *
+sl_error_object(const char *source, const char *code, const char *message)
+{
+	SlJsonbBuilder out = {0};
+
+	sl_jsonb_push(&out, WJB_BEGIN_OBJECT, NULL);
+	push_string(&out, "source", source);
+	push_string(&out, "code", code);
+	push_string(&out, "message", message);
+	sl_jsonb_push(&out, WJB_END_OBJECT, NULL);
+	return sl_jsonb_built(&out);
+}
+
+/*
+ * Parse text as JSON; *ok tells whether it was a JSON object.  The server's
+ * own error would quote a piece of the text, so it is swallowed; nothing but
+ * memory of this context is touched by the parser, which makes that safe
+ * without a subtransaction.  Errors of any other kind (out of memory, a
+ * cancelled query) go on as they are.
+ */
+Jsonb *
+sl_json_parse(const char *text, size_t len, bool *ok)
+{
+	MemoryContext cxt = CurrentMemoryContext;
+	char	   *terminated = pnstrdup(text, len);
+	Jsonb	   *volatile result = NULL;
+
+	PG_TRY();
+	{
+		if (strlen(terminated) == len)
+			result = DatumGetJsonbP(DirectFunctionCall1(jsonb_in,
+														CStringGetDatum(terminated)));
+	}
+	PG_CATCH();
+	{
+		int			category = ERRCODE_TO_CATEGORY(geterrcode());
+
+		if (category != ERRCODE_DATA_EXCEPTION &&
+			category != ERRCODE_PROGRAM_LIMIT_EXCEEDED)
+			PG_RE_THROW();
+		MemoryContextSwitchTo(cxt);
+		FlushErrorState();
+		result = NULL;
+	}
+	PG_END_TRY();
+
+	pfree(terminated);
+	*ok = result != NULL && JB_ROOT_IS_OBJECT(result);
+	return *ok ? result : NULL;
+}
+
+static Jsonb *
+reduce_event(JsonbContainer *root, JsonbContainer *object)
+{
+	SlJsonbBuilder out = {0};
+
+	sl_jsonb_push(&out, WJB_BEGIN_OBJECT, NULL);
+	copy_scalars(&out, root, event_keys);
+	copy_object(&out, "request", member_object(root, "request"), request_keys);
+	push_key(&out, "data");
+	sl_jsonb_push(&out, WJB_BEGIN_OBJECT, NULL);
+	push_key(&out, "object");
+	sl_jsonb_push(&out, WJB_BEGIN_OBJECT, NULL);
+	copy_scalars(&out, object, object_keys);
+	copy_object(&out, "last_payment_error",
+				member_object(object, "last_payment_error"), error_keys);
+	copy_object(&out, "metadata", member_object(object, "metadata"),
+				metadata_keys);
+	sl_jsonb_push(&out, WJB_END_OBJECT, NULL);
+	sl_jsonb_push(&out, WJB_END_OBJECT, NULL);
+	sl_jsonb_push(&out, WJB_END_OBJECT, NULL);
+	return sl_jsonb_built(&out);
+}
+
+/* The metadata is anybody's text: what is no UUID counts as absent. */
+static void
+read_payment_id(JsonbContainer *object, SlEvent *event)
+{
+	char	   *text = member_string(member_object(object, "metadata"),
+									 SL_METADATA_KEY);
+
+	event->has_payment_id = text != NULL && sl_uuid_parse(text, &event->payment_id);
+}
+
+static void
+read_payment_intent(JsonbContainer *object, SlEvent *event)
+{
+	JsonbContainer *error = member_object(object, "last_payment_error");
+
+	event->status = member_string(object, "status");
+	if (event->status == NULL)
+		bad_event("is missing or not a string", "data.object.status");
+	if (!member_int64(object, "amount", &event->amount))
+		bad_event("is missing or not a whole number", "data.object.amount");
+	event->currency = member_string(object, "currency");
+	if (event->currency == NULL)
+		bad_event("is missing or not a string", "data.object.currency");
+	if (!member_int64(object, "amount_capturable", &event->amount_capturable))
+		event->amount_capturable = 0;
+	if (!member_int64(object, "amount_received", &event->amount_received))
+		event->amount_received = 0;
+	event->latest_charge = member_id(object, "latest_charge");
+	event->cancellation_reason = member_string(object, "cancellation_reason");
+	event->last_error = error == NULL ? NULL : reduce_error("decline", NULL, 0, error);
+	read_payment_id(object, event);
+}
+
+/*
+ * Read an event, whole or reduced.  Raises SL026 if it is none.
+ */
+void
+sl_event_read(Jsonb *body, SlEvent *event)
+{
+	JsonbContainer *root = &body->root;
+	JsonbContainer *object;
+	char	   *kind = member_string(root, "object");
+
+	memset(event, 0, sizeof(*event));
+	if (kind == NULL || strcmp(kind, "event") != 0)
+		bad_event("is not \"event\"", "object");
+	event->id = member_string(root, "id");
+	if (event->id == NULL || event->id[0] == '\0')
+		bad_event("is missing or not a string", "id");
+	event->type = member_string(root, "type");
+	if (event->type == NULL || event->type[0] == '\0')
+		bad_event("is missing or not a string", "type");
+	if (!member_int64(root, "created", &event->created) ||
+		event->created < 0 || event->created > INT64CONST(253402300799))
+		bad_event("is missing or not a time in Unix seconds", "created");
+	if (!member_bool(root, "livemode", &event->livemode))
+		bad_event("is missing or not a boolean", "livemode");
+	event->api_version = member_string(root, "api_version");
+	event->account = member_string(root, "account");
+
+	object = member_object(member_object(root, "data"), "object");
+	if (object == NULL)
+		bad_event("is missing or not an object", "data.object");
+	event->object_id = member_string(object, "id");
+	kind = member_string(object, "object");
+	event->is_payment_intent = kind != NULL && strcmp(kind, "payment_intent") == 0;
+	if (event->is_payment_intent)
+	{
+		event->payment_intent_id = event->object_id;
+		if (event->payment_intent_id == NULL || event->payment_intent_id[0] == '\0')
+			bad_event("is missing or not a string", "data.object.id");
+		read_payment_intent(object, event);
+	}
+	else
+		event->payment_intent_id = member_id(object, "payment_intent");
+
+	event->reduced = reduce_event(root, object);
+}
+
+static bool
+read_intent(JsonbContainer *object, SlIntent *intent)
+{
+	char	   *kind = member_string(object, "object");
+
+	memset(intent, 0, sizeof(*intent));
+	if (kind == NULL || strcmp(kind, "payment_intent") != 0)
+		return false;
+	intent->id = member_string(object, "id");
+	intent->client_secret = member_string(object, "client_secret");
+	intent->status = member_string(object, "status");
+	return intent->id != NULL && intent->id[0] != '\0' &&
+		intent->status != NULL &&
+		member_bool(object, "livemode", &intent->livemode);
+}
+
+/* Read an API answer that should be a PaymentIntent; false if it is none. */
+bool
+sl_intent_read(Jsonb *body, SlIntent *intent)
+{
+	return read_intent(&body->root, intent);
+}
+
+/*
+ * Read an API answer that should be an error; false if it is none.  'body'
+ * may be NULL (no JSON arrived).
+ */
+bool
+sl_api_error_read(Jsonb *body, const char *operation, int http_status,
+				  SlApiError *error)
+{
+	JsonbContainer *object = body == NULL ? NULL :
+		member_object(&body->root, "error");
+	JsonbContainer *intent;
+
+	memset(error, 0, sizeof(*error));
+	error->reduced = reduce_error("api", operation, http_status, object);
+	if (object == NULL)
+		return false;
+	error->type = member_string(object, "type");
+	error->code = member_string(object, "code");
+	intent = member_object(object, "payment_intent");
+	error->has_intent = intent != NULL && read_intent(intent, &error->intent);
+	return true;
+}

@@ -1,0 +1,72 @@
+/*-------------------------------------------------------------------------
+ *
+ * event_reader.h
+ *	  What the extension reads out of a Stripe event.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef SL_EVENT_READER_H
+#define SL_EVENT_READER_H
+
+#include "utils/jsonb.h"
+#include "utils/uuid.h"
+
+/* Key of the PaymentIntent's metadata that carries the payment's id. */
+#define SL_METADATA_KEY "stripe_lifecycle_payment_id"
+
+/* Strings are palloc'd in the context current at sl_event_read; NULL = absent. */
+typedef struct SlEvent
+{
+	char	   *id;
+	char	   *type;
+	int64		created;		/* Unix seconds */
+	bool		livemode;
+	char	   *api_version;
+	char	   *account;
+	char	   *object_id;
+	char	   *payment_intent_id;	/* of whatever object the event is about */
+	bool		is_payment_intent;	/* data.object is a PaymentIntent */
+
+	/* the rest only if is_payment_intent */
+	char	   *status;
+	int64		amount;
+	char	   *currency;
+	int64		amount_capturable;
+	int64		amount_received;
+	char	   *latest_charge;
+	char	   *cancellation_reason;
+	Jsonb	   *last_error;		/* reduced last_payment_error, or NULL */
+	bool		has_payment_id;
+	pg_uuid_t	payment_id;		/* from the metadata */
+
+	Jsonb	   *reduced;		/* the fields that may be stored, same shape */
+} SlEvent;
+
+/* A PaymentIntent as the API answers it; same lifetimes. */
+typedef struct SlIntent
+{
+	char	   *id;
+	char	   *client_secret;
+	char	   *status;
+	bool		livemode;
+} SlIntent;
+
+/* An API error as the API answers it, with the intent it may contain. */
+typedef struct SlApiError
+{
+	Jsonb	   *reduced;		/* type, code, decline_code, message, param */
+	char	   *type;
+	char	   *code;
+	bool		has_intent;
+	SlIntent	intent;
+} SlApiError;
+
+extern Jsonb *sl_json_parse(const char *text, size_t len, bool *ok);
+extern void sl_event_read(Jsonb *body, SlEvent *event);
+extern bool sl_intent_read(Jsonb *body, SlIntent *intent);
+extern bool sl_api_error_read(Jsonb *body, const char *operation,
+							  int http_status, SlApiError *error);
+extern Jsonb *sl_error_object(const char *source, const char *code,
+							  const char *message);
+
+#endif							/* SL_EVENT_READER_H */
