@@ -1,0 +1,575 @@
+/*-------------------------------------------------------------------------
+ *
+ * outbox.c
+ *	  The queue of calls to Stripe, in tables api_requests and api_attempts.
+ *
+ * A request's bytes and its idempotency key are written once, in the
+ * transaction that wants the call, and frozen; so the key exists before the
+ * first byte leaves, and every attempt, by whatever worker after whatever
+ * crash, is the same request to Stripe.  A claim is committed before the
+ * call; what the claimer does not live to settle becomes due again.
+ *
+ * Stripe remembers a key for 24 hours at least.  A request whose first
+ * attempt is older than 23 is never sent again: it becomes "unknown".
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "utils/builtins.h"
+#include "utils/timestamp.h"
+
+#include "compat.h"
+#include "errors.h"
+#include "event_reader.h"
+#include "form_encoder.h"
+#include "ingest.h"
+#include "outbox.h"
+#include "wake.h"
+
+#define CANCEL_PATH "/v1/payment_intents/" SL_INTENT_PLACEHOLDER "/cancel"
+
+static SlQuery count_operation = {
+	.sql = "SELECT count(*) FROM stripe_lifecycle.api_requests"
+	" WHERE payment_id = $1 AND operation = $2",
+	.args = {SL_TYPE_UUID, SL_TYPE_TEXT},
+};
+static SlQuery release_waiting = {
+	.sql = "UPDATE stripe_lifecycle.api_requests SET next_attempt_at = $2"
+	" WHERE payment_id = $1 AND status = 'queued' AND next_attempt_at = 'infinity'",
+	.args = {SL_TYPE_UUID, SL_TYPE_TIMESTAMPTZ},
+};
+static SlQuery reject_waiting = {
+	.sql = "UPDATE stripe_lifecycle.api_requests"
+	" SET status = 'rejected', finished_at = $2, last_error = $3"
+	" WHERE payment_id = $1 AND status = 'queued' AND next_attempt_at = 'infinity'",
+	.args = {SL_TYPE_UUID, SL_TYPE_TIMESTAMPTZ, SL_TYPE_JSONB},
+};
+static SlQuery give_up_expired = {
+	.sql = "UPDATE stripe_lifecycle.api_requests"
+	" SET status = 'unknown', finished_at = $1, last_error = $3"
+	" WHERE status IN ('queued', 'in_flight') AND next_attempt_at <= $1"
+	" AND first_sent_at < $2",
+	.args = {SL_TYPE_TIMESTAMPTZ, SL_TYPE_TIMESTAMPTZ, SL_TYPE_JSONB},
+};
+static SlQuery claim_due = {
+	.sql = "WITH due AS ("
+	" SELECT r.id FROM stripe_lifecycle.api_requests r"
+	" WHERE r.status IN ('queued', 'in_flight') AND r.next_attempt_at <= $2"
+	" ORDER BY r.next_attempt_at LIMIT $1 FOR UPDATE SKIP LOCKED),"
+	" claimed AS ("
+	" UPDATE stripe_lifecycle.api_requests r"
+	" SET status = 'in_flight', attempts = r.attempts + 1, next_attempt_at = $3,"
+	" first_sent_at = coalesce(r.first_sent_at, $2)"
+	" FROM due WHERE r.id = due.id"
+	" RETURNING r.id, r.attempts, r.operation, r.method, r.path, r.body,"
+	" r.idempotency_key, r.stripe_account, r.first_sent_at,"
+	" (SELECT p.payment_intent_id FROM stripe_lifecycle.payments p"
+	"  WHERE p.id = r.payment_id) AS payment_intent_id),"
+	" noted AS ("
+	" INSERT INTO stripe_lifecycle.api_attempts (request_id, attempt, started_at)"
+	" SELECT id, attempts, $2 FROM claimed),"
+	" lost AS ("
+	" UPDATE stripe_lifecycle.api_attempts a"
+	" SET finished_at = $2, result = 'lost'"
+	" FROM claimed c WHERE a.request_id = c.id AND a.attempt = c.attempts - 1"
+	" AND a.finished_at IS NULL)"
+	" SELECT * FROM claimed ORDER BY id",
+	.args = {SL_TYPE_INT4, SL_TYPE_TIMESTAMPTZ, SL_TYPE_TIMESTAMPTZ},
+};
+static SlQuery payment_of_request = {
+	.sql = "SELECT payment_id FROM stripe_lifecycle.api_requests WHERE id = $1",
+	.args = {SL_TYPE_INT8},
+};
+static SlQuery lock_request = {
+	.sql = "SELECT %s FROM stripe_lifecycle.api_requests WHERE id = $1 FOR UPDATE",
+	.columns_of = SL_REQUESTS,
+	.args = {SL_TYPE_INT8},
+};
+static SlQuery finish_attempt = {
+	.sql = "UPDATE stripe_lifecycle.api_attempts"
+	" SET started_at = $3, finished_at = $4, duration_ms = $5, http_status = $6,"
+	" stripe_request_id = $7, result = $8, error = $9, idempotent_replayed = $10"
+	" WHERE request_id = $1 AND attempt = $2",
+	.args = {
+		SL_TYPE_INT8, SL_TYPE_INT4, SL_TYPE_TIMESTAMPTZ, SL_TYPE_TIMESTAMPTZ,
+		SL_TYPE_FLOAT8, SL_TYPE_INT4, SL_TYPE_TEXT, SL_TYPE_TEXT,
+		SL_TYPE_TEXT, SL_TYPE_BOOL
+	},
+};
+static SlQuery set_aside = {
+	.sql = "UPDATE stripe_lifecycle.api_requests"
+	" SET status = 'unknown', finished_at = $3, last_error = $4"
+	" WHERE id = $1 AND attempts = $2 AND status = 'in_flight'",
+	.args = {SL_TYPE_INT8, SL_TYPE_INT4, SL_TYPE_TIMESTAMPTZ, SL_TYPE_JSONB},
+};
+static SlQuery recover = {
+	.sql = "UPDATE stripe_lifecycle.api_requests SET next_attempt_at = $1"
+	" WHERE status = 'in_flight' AND next_attempt_at > $1",
+	.args = {SL_TYPE_TIMESTAMPTZ},
+};
+static SlQuery next_due = {
+	.sql = "SELECT min(next_attempt_at) FROM stripe_lifecycle.api_requests"
+	" WHERE status IN ('queued', 'in_flight')",
+};
+static SlQuery is_paused = {
+	.sql = "SELECT 1 FROM stripe_lifecycle.worker_state WHERE paused",
+};
+
+#define SET(row, col, datum) \
+	((row)->values[col] = (datum), (row)->nulls[col] = false)
+
+static bool
+state_is_terminal(const SlRow *payment)
+{
+	SlState		state = sl_state_of_oid(DatumGetObjectId(payment->values[PAY_STATE]));
+
+	return state == SL_STATE_SUCCEEDED || state == SL_STATE_FAILED;
+}
+
+/*
+ * The key of a payment's n-th call of an operation.  It is made of the row's
+ * own id, so nothing that changes on a retry can get into it.
+ */
+static char *
+make_idempotency_key(const SlRow *payment, const char *operation)
+{
+	Datum		args[2] = {payment->values[PAY_ID], CStringGetTextDatum(operation)};
+	char	   *id = DatumGetCString(DirectFunctionCall1(uuid_out, args[0]));
+	bool		isnull;
+	int64		n;
+
+	if (strcmp(operation, "create") == 0)
+		return psprintf("stripe_lifecycle-%s-create", id);
+	(void) sl_run(&count_operation, args, NULL, 1);
+	n = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc,
+									1, &isnull));
+	return psprintf("stripe_lifecycle-%s-%s-" INT64_FORMAT, id, operation, n + 1);
+}
+
+/*
+ * Queue a call for a payment that the caller has locked, or has just made.
+ * It is sent when the transaction commits, or when the PaymentIntent becomes
+ * known, if it needs that.  Returns the request's id.
+ */
+int64
+sl_enqueue(const SlRow *payment, const char *operation, const char *path,
+		   const char *body)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	bool		waits = strstr(path, SL_INTENT_PLACEHOLDER) != NULL &&
+		payment->nulls[PAY_PAYMENT_INTENT_ID];
+	SlRow		row;
+
+	memset(row.nulls, true, sizeof(row.nulls));
+	memset(row.values, 0, sizeof(row.values));
+	SET(&row, REQ_PAYMENT_ID, payment->values[PAY_ID]);
+	SET(&row, REQ_OPERATION, CStringGetTextDatum(operation));
+	SET(&row, REQ_METHOD, CStringGetTextDatum("POST"));
+	SET(&row, REQ_PATH, CStringGetTextDatum(path));
+	SET(&row, REQ_BODY, CStringGetTextDatum(body));
+	SET(&row, REQ_IDEMPOTENCY_KEY,
+		CStringGetTextDatum(make_idempotency_key(payment, operation)));
+	row.values[REQ_STRIPE_ACCOUNT] = payment->values[PAY_STRIPE_ACCOUNT];
+	row.nulls[REQ_STRIPE_ACCOUNT] = payment->nulls[PAY_STRIPE_ACCOUNT];
+	SET(&row, REQ_CREATED_AT, TimestampTzGetDatum(now));
+	SET(&row, REQ_STATUS, sl_status_datum(SL_REQUEST_QUEUED));
+	SET(&row, REQ_ATTEMPTS, Int32GetDatum(0));
+	SET(&row, REQ_NEXT_ATTEMPT_AT, TimestampTzGetDatum(waits ? DT_NOEND : now));
+
+	if (!sl_insert_row(SL_REQUESTS, &row, NULL))
+		ereport(ERROR,
+				(errcode(SL_ERRCODE_GUARD_BYPASSED),
+				 errmsg("could not queue a call of operation \"%s\"", operation),
+				 errdetail("Its row was suppressed, or its idempotency key is taken.")));
+	sl_wake_at_commit();
+	return DatumGetInt64(row.values[REQ_ID]);
+}
+
+/* Queue the cancellation of a payment's PaymentIntent; reason may be NULL. */
+int64
+sl_enqueue_cancel(const SlRow *payment, const char *reason)
+{
+	char	   *body = reason == NULL ? pstrdup("") :
+		psprintf("cancellation_reason=%s", reason);
+
+	return sl_enqueue(payment, "cancel", CANCEL_PATH, body);
+}
+
+/* The payment's PaymentIntent is known: what waited for it may go. */
+void
+sl_release_waiting(const pg_uuid_t *payment_id)
+{
+	Datum		args[2] = {UUIDPGetDatum(payment_id),
+	TimestampTzGetDatum(GetCurrentTimestamp())};
+
+	if (sl_run(&release_waiting, args, NULL, 0) > 0)
+		sl_wake_at_commit();
+}
+
+static char *
+text_column(HeapTuple tuple, TupleDesc desc, int attnum)
+{
+	bool		isnull;
+	Datum		d = SPI_getbinval(tuple, desc, attnum, &isnull);
+
+	return isnull ? NULL : TextDatumGetCString(d);
+}
+
+/* The path with the PaymentIntent's id in place of its placeholder. */
+static char *
+fill_path(const char *path, const char *intent_id)
+{
+	const char *hole = strstr(path, SL_INTENT_PLACEHOLDER);
+
+	if (hole == NULL)
+		return pstrdup(path);
+	return psprintf("%.*s%s%s", (int) (hole - path), path,
+					intent_id == NULL ? "" : intent_id,
+					hole + strlen(SL_INTENT_PLACEHOLDER));
+}
+
+static SlApiCall *
+read_claim(HeapTuple tuple, TupleDesc desc, MemoryContext cxt)
+{
+	MemoryContext old = MemoryContextSwitchTo(cxt);
+	SlApiCall  *call = palloc0(sizeof(SlApiCall));
+	bool		isnull;
+
+	call->request_id = DatumGetInt64(SPI_getbinval(tuple, desc, 1, &isnull));
+	call->attempt = DatumGetInt32(SPI_getbinval(tuple, desc, 2, &isnull));
+	call->operation = text_column(tuple, desc, 3);
+	call->method = text_column(tuple, desc, 4);
+	call->path = fill_path(text_column(tuple, desc, 5),
+						   text_column(tuple, desc, 10));
+	call->body = text_column(tuple, desc, 6);
+	call->idempotency_key = text_column(tuple, desc, 7);
+	call->stripe_account = text_column(tuple, desc, 8);
+	call->first_sent_at = DatumGetTimestampTz(SPI_getbinval(tuple, desc, 9, &isnull));
+	MemoryContextSwitchTo(old);
+	return call;
+}
+
+/*
+ * Claim up to 'limit' due requests for 'lease_ms'.  The caller commits before
+ * it sends anything.  Returns a list of SlApiCall in 'cxt'.
+ */
+List *
+sl_outbox_claim(int limit, int lease_ms, MemoryContext cxt)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	Datum		expired[3];
+	Datum		args[3];
+	List	   *calls = NIL;
+	MemoryContext old;
+	int			n;
+	int			i;
+
+	expired[0] = TimestampTzGetDatum(now);
+	expired[1] = TimestampTzGetDatum(now - SL_RETRY_WINDOW_MS * 1000);
+	expired[2] = JsonbPGetDatum(sl_error_object("worker", "key_expired",
+												"Stripe may have forgotten the idempotency key, so the call is not repeated"));
+	(void) sl_run(&give_up_expired, expired, NULL, 0);
+
+	args[0] = Int32GetDatum(limit);
+	args[1] = TimestampTzGetDatum(now);
+	args[2] = TimestampTzGetDatum(TimestampTzPlusMilliseconds(now, lease_ms));
+	n = sl_run(&claim_due, args, NULL, 0);
+	for (i = 0; i < n; i++)
+	{
+		SlApiCall  *call = read_claim(SPI_tuptable->vals[i],
+									  SPI_tuptable->tupdesc, cxt);
+
+		old = MemoryContextSwitchTo(cxt);
+		calls = lappend(calls, call);
+		MemoryContextSwitchTo(old);
+	}
+	return calls;
+}
+
+/* How an attempt ended, as api_attempts.result has it. */
+static const char *
+result_label(SlOutcome outcome)
+{
+	switch (outcome)
+	{
+		case SL_OUTCOME_SUCCEEDED:
+			return "succeeded";
+		case SL_OUTCOME_REJECTED:
+			return "rejected";
+		case SL_OUTCOME_RETRY:
+			return "retry";
+		case SL_OUTCOME_UNKNOWN:
+			break;
+	}
+	return "unknown";
+}
+
+/* One line for api_attempts.error; NULL if there is nothing to say. */
+static char *
+attempt_error(const SlApiResult *res, const SlApiError *err, SlOutcome outcome)
+{
+	if (res->transport_error != NULL)
+		return pstrdup(res->transport_error);
+	if (outcome == SL_OUTCOME_SUCCEEDED)
+		return NULL;
+	if (err->type != NULL)
+		return psprintf("%s%s%s", err->type, err->code ? ": " : "",
+						err->code ? err->code : "");
+	return psprintf("HTTP status %d without a body that could be read",
+					res->attempt.http_status);
+}
+
+static void
+record_attempt(const SlApiCall *call, const SlApiResult *res,
+			   SlOutcome outcome, const SlApiError *err, TimestampTz now)
+{
+	char	   *error = attempt_error(res, err, outcome);
+	Datum		args[10];
+	bool		nulls[10] = {false};
+
+	args[0] = Int64GetDatum(call->request_id);
+	args[1] = Int32GetDatum(call->attempt);
+	args[2] = TimestampTzGetDatum(res->started_at);
+	args[3] = TimestampTzGetDatum(now);
+	args[4] = Float8GetDatum(res->duration_ms);
+	args[5] = Int32GetDatum(res->attempt.http_status);
+	nulls[5] = res->attempt.http_status <= 0;
+	nulls[6] = res->stripe_request_id == NULL;
+	args[6] = nulls[6] ? (Datum) 0 : CStringGetTextDatum(res->stripe_request_id);
+	args[7] = CStringGetTextDatum(result_label(outcome));
+	nulls[8] = error == NULL;
+	args[8] = nulls[8] ? (Datum) 0 : CStringGetTextDatum(error);
+	args[9] = BoolGetDatum(res->replayed);
+	(void) sl_run(&finish_attempt, args, nulls, 0);
+}
+
+/*
+ * Stripe's answer names the PaymentIntent.  Take it and, as long as the
+ * payment has not ended, the secret for the customer's browser; nothing else,
+ * for the state moves by events.  Returns an error object if the answer
+ * contradicts what an event said before.
+ */
+static Jsonb *
+adopt_intent(SlRow *payment, const SlIntent *intent, TimestampTz now)
+{
+	bool		linked;
+
+	if (!payment->nulls[PAY_PAYMENT_INTENT_ID] &&
+		strcmp(TextDatumGetCString(payment->values[PAY_PAYMENT_INTENT_ID]),
+			   intent->id) != 0)
+	{
+		ereport(WARNING,
+				(errcode(ERRCODE_WARNING),
+				 errmsg("Stripe answered with PaymentIntent \"%s\" for payment %s, which has another",
+						intent->id,
+						DatumGetCString(DirectFunctionCall1(uuid_out,
+															payment->values[PAY_ID]))),
+				 errhint("Cancel the PaymentIntent that is not the payment's at Stripe.")));
+		return sl_error_object("worker", "second_payment_intent",
+							   psprintf("Stripe answered with %s", intent->id));
+	}
+
+	linked = sl_link_intent(payment, intent->id, intent->livemode);
+	if (intent->client_secret != NULL && !state_is_terminal(payment))
+		SET(payment, PAY_CLIENT_SECRET, CStringGetTextDatum(intent->client_secret));
+	SET(payment, PAY_UPDATED_AT, TimestampTzGetDatum(now));
+	sl_update_row(SL_PAYMENTS, payment, NULL);
+	if (linked)
+		sl_drain_parked(payment);
+	return NULL;
+}
+
+/*
+ * Stripe refused for good.  The payment shows the error; its state is for
+ * events to move.  What waited for a PaymentIntent that will never be is
+ * refused with it.
+ */
+static void
+take_rejection(SlRow *payment, const SlApiCall *call, const SlApiError *err,
+			   TimestampTz now)
+{
+	bool		is_create = strcmp(call->operation, "create") == 0;
+
+	if (!state_is_terminal(payment))
+	{
+		SET(payment, PAY_LAST_ERROR, JsonbPGetDatum(err->reduced));
+		SET(payment, PAY_LAST_ERROR_AT, TimestampTzGetDatum(now));
+		SET(payment, PAY_UPDATED_AT, TimestampTzGetDatum(now));
+		sl_update_row(SL_PAYMENTS, payment, NULL);
+	}
+
+	/* A declined confirmation still made a PaymentIntent. */
+	if (is_create && err->has_intent)
+		(void) adopt_intent(payment, &err->intent, now);
+	else if (is_create && payment->nulls[PAY_PAYMENT_INTENT_ID])
+	{
+		Datum		args[3] = {payment->values[PAY_ID], TimestampTzGetDatum(now),
+			JsonbPGetDatum(sl_error_object("worker", "no_payment_intent",
+										   "Stripe refused to create the PaymentIntent"))};
+
+		(void) sl_run(&reject_waiting, args, NULL, 0);
+	}
+}
+
+/*
+ * The final word on an attempt, now that the body was read: a success needs
+ * a PaymentIntent in it, and a cancellation refused because the intent is
+ * canceled already has reached its goal.
+ */
+static SlOutcome
+final_outcome(const SlApiCall *call, const SlApiResult *res, Jsonb *json,
+			  const SlApiError *err, SlIntent *intent)
+{
+	if (res->outcome == SL_OUTCOME_SUCCEEDED &&
+		(json == NULL || !sl_intent_read(json, intent)))
+		return SL_OUTCOME_RETRY;
+	if (res->outcome == SL_OUTCOME_REJECTED &&
+		strcmp(call->operation, "cancel") == 0 &&
+		err->has_intent && strcmp(err->intent.status, "canceled") == 0)
+	{
+		*intent = err->intent;
+		return SL_OUTCOME_SUCCEEDED;
+	}
+	return res->outcome;
+}
+
+static void
+write_request(SlRow *request, const SlApiResult *res, SlOutcome outcome,
+			  Jsonb *error, TimestampTz now)
+{
+	static const SlRequestStatus status_of[] = {
+		[SL_OUTCOME_SUCCEEDED] = SL_REQUEST_SUCCEEDED,
+		[SL_OUTCOME_REJECTED] = SL_REQUEST_REJECTED,
+		[SL_OUTCOME_RETRY] = SL_REQUEST_QUEUED,
+		[SL_OUTCOME_UNKNOWN] = SL_REQUEST_UNKNOWN
+	};
+	int64		delay = res->retry_delay_ms > 0 ? res->retry_delay_ms :
+		SL_RETRY_FLOOR_MS;
+
+	SET(request, REQ_STATUS, sl_status_datum(status_of[outcome]));
+	if (outcome == SL_OUTCOME_RETRY)
+		SET(request, REQ_NEXT_ATTEMPT_AT,
+			TimestampTzGetDatum(TimestampTzPlusMilliseconds(now, delay)));
+	else
+		SET(request, REQ_FINISHED_AT, TimestampTzGetDatum(now));
+	if (res->attempt.http_status > 0)
+		SET(request, REQ_HTTP_STATUS, Int32GetDatum(res->attempt.http_status));
+	if (res->stripe_request_id != NULL)
+		SET(request, REQ_STRIPE_REQUEST_ID,
+			CStringGetTextDatum(res->stripe_request_id));
+	if (error != NULL)
+		SET(request, REQ_LAST_ERROR, JsonbPGetDatum(error));
+	sl_update_row(SL_REQUESTS, request, NULL);
+}
+
+/* Lock the request and its payment, the payment first as everywhere. */
+static bool
+lock_for_settle(const SlApiCall *call, SlRow *payment, SlRow *request)
+{
+	Datum		id = Int64GetDatum(call->request_id);
+	bool		isnull;
+	Datum		payment_id;
+
+	if (sl_run(&payment_of_request, &id, NULL, 1) == 0)
+		return false;
+	payment_id = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1,
+							   &isnull);
+	if (!sl_lock_payment(DatumGetUUIDP(payment_id), payment) ||
+		sl_run(&lock_request, &id, NULL, 1) == 0)
+		return false;
+	sl_read_row(SL_REQUESTS, 0, request);
+
+	/* Fence: somebody else has this request by now. */
+	return sl_status_of_oid(DatumGetObjectId(request->values[REQ_STATUS])) ==
+		SL_REQUEST_IN_FLIGHT &&
+		DatumGetInt32(request->values[REQ_ATTEMPTS]) == call->attempt;
+}
+
+/*
+ * Store what came of a call.  Harmless if the claim has been taken over
+ * meanwhile: then only the attempt's own record is completed.
+ */
+void
+sl_outbox_settle(const SlApiCall *call, const SlApiResult *res)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	Jsonb	   *json = NULL;
+	Jsonb	   *problem = NULL;
+	SlApiError	err;
+	SlIntent	intent;
+	SlOutcome	outcome;
+	SlRow		payment;
+	SlRow		request;
+	bool		ok;
+
+	if (res->body != NULL && !res->attempt.transport_failed)
+		json = sl_json_parse(res->body, res->body_len, &ok);
+	(void) sl_api_error_read(json, call->operation, res->attempt.http_status, &err);
+	outcome = final_outcome(call, res, json, &err, &intent);
+	record_attempt(call, res, outcome, &err, now);
+
+	if (!lock_for_settle(call, &payment, &request))
+		return;
+
+	if (outcome == SL_OUTCOME_SUCCEEDED)
+	{
+		if (strcmp(call->operation, "create") == 0)
+			problem = adopt_intent(&payment, &intent, now);
+	}
+	else
+	{
+		problem = res->transport_error == NULL ? err.reduced :
+			sl_error_object("transport", NULL, res->transport_error);
+		if (outcome == SL_OUTCOME_REJECTED)
+			take_rejection(&payment, call, &err, now);
+	}
+	write_request(&request, res, outcome, problem, now);
+}
+
+/*
+ * Settling a request failed: put it aside with its error, so that the others
+ * go on.  Called in a fresh transaction.  It is "unknown": Stripe may well
+ * have done it.
+ */
+void
+sl_outbox_set_aside(int64 request_id, int attempt, const char *sqlstate,
+					const char *message)
+{
+	Datum		args[4] = {Int64GetDatum(request_id), Int32GetDatum(attempt),
+		TimestampTzGetDatum(GetCurrentTimestamp()),
+	JsonbPGetDatum(sl_error_object("database", sqlstate, message))};
+
+	(void) sl_run(&set_aside, args, NULL, 0);
+}
+
+/*
+ * When a worker starts, no other one serves this database: whatever is in
+ * flight was claimed by one that died.  Make it due; returns how many.
+ */
+int
+sl_outbox_recover(void)
+{
+	Datum		now = TimestampTzGetDatum(GetCurrentTimestamp());
+
+	return sl_run(&recover, &now, NULL, 0);
+}
+
+/* When the next request is due; DT_NOEND if none is. */
+TimestampTz
+sl_outbox_next_due(void)
+{
+	bool		isnull;
+	Datum		d;
+
+	(void) sl_run(&next_due, NULL, NULL, 1);
+	d = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
+	return isnull ? DT_NOEND : DatumGetTimestampTz(d);
+}
+
+/* Has pause_worker() been called in this database? */
+bool
+sl_outbox_paused(void)
+{
+	return sl_run(&is_paused, NULL, NULL, 1) > 0;
+}

@@ -1,0 +1,345 @@
+/*-------------------------------------------------------------------------
+ *
+ * payments.c
+ *	  SQL functions by which applications create, follow, confirm and cancel
+ *	  payments.
+ *
+ * None of them moves a payment: they record wishes, and the worker carries
+ * them to Stripe.  What they accept, Stripe should accept, since a refusal
+ * is best heard by the caller who can still mend it.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "access/xact.h"
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "storage/latch.h"
+#include "utils/builtins.h"
+#include "utils/timestamp.h"
+#include "utils/uuid.h"
+#include "utils/wait_event.h"
+
+#include "compat.h"
+#include "errors.h"
+#include "guc.h"
+#include "ingest.h"
+#include "outbox.h"
+#include "payment_args.h"
+#include "payment_id.h"
+#include "store.h"
+#include "wake.h"
+
+#define CREATE_PATH "/v1/payment_intents"
+#define CONFIRM_PATH "/v1/payment_intents/" SL_INTENT_PLACEHOLDER "/confirm"
+
+/* Longest wait of payment_status(), and how often it looks meanwhile. */
+#define MAX_WAIT_MS 60000
+#define LOOK_EVERY_MS 50
+
+PG_FUNCTION_INFO_V1(sl_create_payment);
+PG_FUNCTION_INFO_V1(sl_payment_status);
+PG_FUNCTION_INFO_V1(sl_confirm_payment);
+PG_FUNCTION_INFO_V1(sl_cancel_payment);
+
+static SlQuery payment_by_key = {
+	.sql = "SELECT %s FROM stripe_lifecycle.payments WHERE idempotency_key = $1",
+	.columns_of = SL_PAYMENTS,
+	.args = {SL_TYPE_TEXT},
+};
+static SlQuery status_of_payment = {
+	.sql = "SELECT p.id, p.state, p.amount, p.currency, p.payment_intent_id,"
+	" p.client_secret,"
+	" (SELECT r.status FROM stripe_lifecycle.api_requests r"
+	"  WHERE r.payment_id = p.id ORDER BY r.id DESC LIMIT 1),"
+	" p.last_error, p.decline_count, p.livemode, p.created_at, p.updated_at,"
+	" p.finished_at"
+	" FROM stripe_lifecycle.payments p WHERE p.id = $1",
+	.args = {SL_TYPE_UUID},
+};
+
+#define STATUS_COLUMNS 13
+#define STATUS_UPDATED_AT 12	/* attribute number among them */
+#define STATUS_REQUEST 7
+
+#define SET(row, col, datum) \
+	((row)->values[col] = (datum), (row)->nulls[col] = false)
+
+/*
+ * Nothing can be sent for this database unless the library is preloaded: say
+ * so where the work is queued, for it would wait without a sign.
+ */
+static void
+warn_without_worker(void)
+{
+	if (!sl_worker_available())
+		ereport(WARNING,
+				(errcode(ERRCODE_WARNING),
+				 errmsg("no worker of stripe_lifecycle is running, so nothing is sent to Stripe"),
+				 errdetail("What is queued waits."),
+				 errhint("Add stripe_lifecycle to shared_preload_libraries and restart the server.")));
+}
+
+static void
+unknown_payment(void)
+{
+	ereport(ERROR,
+			(errcode(SL_ERRCODE_UNKNOWN_PAYMENT),
+			 errmsg("there is no such payment"),
+			 errhint("Pass the id that create_payment() returned.")));
+}
+
+/*
+ * Insert a new payment of these arguments with its outbox row; false if the
+ * idempotency key is taken.
+ */
+static bool
+insert_payment(const SlPaymentArgs *args, pg_uuid_t *id)
+{
+	static const SlCause cause = {"create_payment", NULL, NULL, 0, NULL};
+	TimestampTz now = GetCurrentTimestamp();
+	SlRow		row;
+
+	memset(row.nulls, true, sizeof(row.nulls));
+	memset(row.values, 0, sizeof(row.values));
+	SET(&row, PAY_ID, UUIDPGetDatum(id));
+	SET(&row, PAY_STATE, sl_state_datum(SL_STATE_CREATED));
+	sl_args_to_row(args, &row);
+	SET(&row, PAY_AMOUNT_CAPTURABLE, Int64GetDatum(0));
+	SET(&row, PAY_AMOUNT_RECEIVED, Int64GetDatum(0));
+	SET(&row, PAY_DECLINE_COUNT, Int32GetDatum(0));
+	SET(&row, PAY_TRANSITIONS, Int32GetDatum(1));
+	SET(&row, PAY_CREATED_AT, TimestampTzGetDatum(now));
+	SET(&row, PAY_UPDATED_AT, TimestampTzGetDatum(now));
+	if (!sl_insert_row(SL_PAYMENTS, &row, &cause))
+		return false;
+
+	(void) sl_enqueue(&row, "create", CREATE_PATH, sl_create_body(args, id));
+	return true;
+}
+
+/*
+ * The payment that has this key already.  The same arguments mean the same
+ * request, repeated; others are a mistake that the caller must hear of.
+ */
+static pg_uuid_t *
+existing_payment(const SlPaymentArgs *args)
+{
+	Datum		key = CStringGetTextDatum(args->idempotency_key);
+	const char *differs;
+	SlRow		row;
+
+	if (sl_run(&payment_by_key, &key, NULL, 1) == 0)
+		ereport(ERROR,
+				(errcode(SL_ERRCODE_GUARD_BYPASSED),
+				 errmsg("the payment could not be stored"),
+				 errdetail("A trigger or rule that is not part of stripe_lifecycle discarded the row.")));
+	sl_read_row(SL_PAYMENTS, 0, &row);
+	differs = sl_args_difference(args, &row);
+	if (differs != NULL)
+		ereport(ERROR,
+				(errcode(SL_ERRCODE_KEY_REUSED),
+				 errmsg("idempotency key was used before with another \"%s\"", differs),
+				 errdetail("The payment that has this key is left as it is."),
+				 errhint("Repeat a request with the same arguments; use a new key for a new payment.")));
+	return DatumGetUUIDP(row.values[PAY_ID]);
+}
+
+/*
+ * SQL: create_payment(...) returns uuid.  Errors: SL010 to SL016, SL019.
+ */
+Datum
+sl_create_payment(PG_FUNCTION_ARGS)
+{
+	SlPaymentArgs args;
+	pg_uuid_t  *id = palloc(sizeof(pg_uuid_t));
+	pg_uuid_t  *made = sl_payment_id_new();
+
+	PreventCommandIfReadOnly("create_payment()");
+	SL_PRIVATE_ARGUMENTS_BEGIN();
+	sl_args_read(fcinfo, &args);
+	SPI_connect();
+	if (insert_payment(&args, made))
+		*id = *made;
+	else
+		*id = *existing_payment(&args);
+	SPI_finish();
+	SL_PRIVATE_ARGUMENTS_END();
+
+	warn_without_worker();
+	PG_RETURN_UUID_P(id);
+}
+
+/* One look at a payment; its columns as payment_status() returns them. */
+static HeapTuple
+look_at_payment(Datum id, TupleDesc *desc)
+{
+	if (sl_run(&status_of_payment, &id, NULL, 1) == 0)
+		unknown_payment();
+	*desc = SPI_tuptable->tupdesc;
+	return SPI_tuptable->vals[0];
+}
+
+/* Did anything that payment_status() shows change between two looks? */
+static bool
+has_changed(HeapTuple before, HeapTuple after, TupleDesc desc)
+{
+	static const int watched[] = {STATUS_UPDATED_AT, STATUS_REQUEST};
+	int			i;
+
+	for (i = 0; i < (int) lengthof(watched); i++)
+	{
+		bool		null_before;
+		bool		null_after;
+		Datum		b = heap_getattr(before, watched[i], desc, &null_before);
+		Datum		a = heap_getattr(after, watched[i], desc, &null_after);
+
+		if (null_before != null_after || (!null_before && a != b))
+			return true;
+	}
+	return false;
+}
+
+static int64
+wait_in_ms(const Interval *wait)
+{
+	if (wait->month != 0 || wait->day != 0 || wait->time < 0)
+		ereport(ERROR,
+				(errcode(SL_ERRCODE_ARGUMENT),
+				 errmsg("argument \"wait\" must be a time of 0 to 60 seconds")));
+	return Min(wait->time / 1000, MAX_WAIT_MS);
+}
+
+static void
+sleep_a_little(void)
+{
+	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+					 LOOK_EVERY_MS, PG_WAIT_EXTENSION);
+	ResetLatch(MyLatch);
+	CHECK_FOR_INTERRUPTS();
+}
+
+/*
+ * SQL: payment_status(payment_id uuid, wait interval) returns a row.  With a
+ * wait it looks again, with a new snapshot each time, until something
+ * changed or the time is up.  Errors: SL017, SL015.
+ */
+Datum
+sl_payment_status(PG_FUNCTION_ARGS)
+{
+	TimestampTz start = GetCurrentTimestamp();
+	Datum		values[STATUS_COLUMNS];
+	bool		nulls[STATUS_COLUMNS];
+	HeapTuple	first;
+	HeapTuple	tuple;
+	TupleDesc	desc;
+	TupleDesc	result;
+	int64		wait;
+
+	if (PG_ARGISNULL(0))
+		unknown_payment();
+	wait = PG_ARGISNULL(1) ? 0 : wait_in_ms(PG_GETARG_INTERVAL_P(1));
+	if (get_call_result_type(fcinfo, NULL, &result) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	result = BlessTupleDesc(result);
+
+	SPI_connect();
+	first = tuple = look_at_payment(PG_GETARG_DATUM(0), &desc);
+	while (wait > 0 && !IsolationUsesXactSnapshot() &&
+		   !TimestampDifferenceExceeds(start, GetCurrentTimestamp(), (int) wait))
+	{
+		sleep_a_little();
+		if (tuple != first)
+			SPI_freetuptable(SPI_tuptable);
+		tuple = look_at_payment(PG_GETARG_DATUM(0), &desc);
+		if (has_changed(first, tuple, desc))
+			break;
+	}
+	heap_deform_tuple(tuple, desc, values, nulls);
+	tuple = SPI_copytuple(heap_form_tuple(result, values, nulls));
+	SPI_finish();
+
+	PG_RETURN_DATUM(HeapTupleGetDatum(tuple));
+}
+
+/* Lock a payment that something is still to be done with. */
+static void
+lock_unfinished(FunctionCallInfo fcinfo, const char *what, SlRow *payment)
+{
+	SlState		state;
+
+	if (PG_ARGISNULL(0) || !sl_lock_payment(PG_GETARG_UUID_P(0), payment))
+		unknown_payment();
+	state = sl_state_of_oid(DatumGetObjectId(payment->values[PAY_STATE]));
+	if (state == SL_STATE_SUCCEEDED || state == SL_STATE_FAILED)
+		ereport(ERROR,
+				(errcode(SL_ERRCODE_PAYMENT_FINISHED),
+				 errmsg("cannot %s a payment that has %s", what, sl_state_name(state)),
+				 errhint("Create another payment.")));
+}
+
+/*
+ * SQL: confirm_payment(payment_id uuid, params jsonb) returns bigint.
+ * Errors: SL017, SL018, SL014, SL019.
+ */
+Datum
+sl_confirm_payment(PG_FUNCTION_ARGS)
+{
+	SlRow		payment;
+	char	   *body;
+	int64		id;
+
+	PreventCommandIfReadOnly("confirm_payment()");
+	SL_PRIVATE_ARGUMENTS_BEGIN();
+	body = sl_params_body(PG_ARGISNULL(1) ? NULL : PG_GETARG_JSONB_P(1));
+	SPI_connect();
+	lock_unfinished(fcinfo, "confirm", &payment);
+	id = sl_enqueue(&payment, "confirm", CONFIRM_PATH, body);
+	SPI_finish();
+	SL_PRIVATE_ARGUMENTS_END();
+
+	warn_without_worker();
+	PG_RETURN_INT64(id);
+}
+
+/*
+ * SQL: cancel_payment(payment_id uuid, cancellation_reason text) returns
+ * bigint.  Errors: SL017, SL018, SL015.
+ */
+Datum
+sl_cancel_payment(PG_FUNCTION_ARGS)
+{
+	static const char *const reasons[] = {
+		"duplicate", "fraudulent", "requested_by_customer", "abandoned"
+	};
+	const char *reason = NULL;
+	SlRow		payment;
+	int64		id;
+	int			i;
+
+	PreventCommandIfReadOnly("cancel_payment()");
+	if (!PG_ARGISNULL(1))
+	{
+		char	   *given = text_to_cstring(PG_GETARG_TEXT_PP(1));
+
+		for (i = 0; i < (int) lengthof(reasons); i++)
+			if (strcmp(given, reasons[i]) == 0)
+				reason = reasons[i];
+		if (reason == NULL)
+			ereport(ERROR,
+					(errcode(SL_ERRCODE_ARGUMENT),
+					 errmsg("argument \"cancellation_reason\" is not one that Stripe knows"),
+					 errhint("Pass duplicate, fraudulent, requested_by_customer, abandoned or NULL.")));
+	}
+	SPI_connect();
+	lock_unfinished(fcinfo, "cancel", &payment);
+	id = sl_enqueue_cancel(&payment, reason);
+	SPI_finish();
+
+	warn_without_worker();
+	PG_RETURN_INT64(id);
+}
