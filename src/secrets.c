@@ -1,0 +1,515 @@
+/*-------------------------------------------------------------------------
+ *
+ * secrets.c
+ *	  Reads the API key and the webhook signing secrets from their files.
+ *
+ * A secret is in no table, no setting and no SQL argument: those show up in
+ * dumps, logs and pg_stat_activity.  It is in a file that an administrator
+ * puts outside the data directory, so that no base backup carries it, and
+ * that only the server can read: the rules are those of ssl_key_file.
+ *
+ * Files are read when first needed and again after each reload of the
+ * configuration.  A file that has become unusable is an error then, not a
+ * reason to go on with what it used to hold: whoever revokes a secret must be
+ * able to rely on it.
+ *
+ * Nothing of a file's content is ever shown.  Errors name a line's number, and
+ * the path goes to the server's log only, since the caller may be a web role.
+ *
+ * Webhook secrets are kept as keyed MAC contexts and not as text.  Buffers
+ * are wiped as soon as they have been read.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <openssl/evp.h>
+
+#include "miscadmin.h"
+#include "storage/fd.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "compat.h"
+#include "errors.h"
+#include "guc.h"
+#include "secrets.h"
+
+#define SL_SECRET_FILE_MAX	16384
+#define SL_SECRET_MAX		512 /* of one secret; real ones are below 120 */
+#define SL_LABEL_MAX		63
+
+#define WEBHOOK_PREFIX "whsec_"
+
+/* What keeps a file from being used; texts in problem_text(). */
+typedef enum Problem
+{
+	FINE,
+	NOT_SET,
+	NOT_ABSOLUTE,
+	IN_DATA_DIRECTORY,
+	CANNOT_OPEN,
+	NOT_A_FILE,
+	WRONG_OWNER,
+	WRONG_MODE,
+	CANNOT_READ,
+	TOO_LARGE,
+	EMPTY,
+	MALFORMED_LINE,
+	TOO_MANY,
+	OUT_OF_MEMORY
+} Problem;
+
+typedef struct Complaint
+{
+	Problem		problem;
+	int			saved_errno;
+	int			line;
+} Complaint;
+
+/* A file's content while it is being read. */
+typedef struct FileText
+{
+	char		data[SL_SECRET_FILE_MAX];
+	size_t		len;
+} FileText;
+
+/* One line of it, blanks around it taken off. */
+typedef struct Line
+{
+	const char *start;
+	size_t		len;
+	int			number;
+} Line;
+
+/* From when and where a file's content is. */
+typedef struct Origin
+{
+	bool		valid;
+	TimestampTz reload_time;
+	char		path[MAXPGPATH];
+} Origin;
+
+static SlWebhookSecret webhook_secrets[SL_MAX_WEBHOOK_SECRETS];
+static int	n_webhook_secrets = 0;
+static Origin webhook_origin;
+
+static char api_key[SL_SECRET_MAX + 1];
+static Origin api_key_origin;
+
+/* ---------- files ---------- */
+
+/*
+ * As ssl_key_file: owned by the server's user and closed to everybody else,
+ * or owned by root and readable for a group that the server is in.
+ */
+static Problem
+check_file(int fd)
+{
+	struct stat st;
+
+	if (fstat(fd, &st) != 0)
+		return CANNOT_READ;
+	if (!S_ISREG(st.st_mode))
+		return NOT_A_FILE;
+	if (st.st_uid != geteuid() && st.st_uid != 0)
+		return WRONG_OWNER;
+	if (st.st_uid == geteuid() && (st.st_mode & (S_IRWXG | S_IRWXO)))
+		return WRONG_MODE;
+	if (st.st_uid == 0 && (st.st_mode & (S_IWGRP | S_IXGRP | S_IRWXO)))
+		return WRONG_MODE;
+	return FINE;
+}
+
+static Problem
+read_all(int fd, FileText *buf)
+{
+	buf->len = 0;
+	for (;;)
+	{
+		ssize_t		n = read(fd, buf->data + buf->len, sizeof(buf->data) - buf->len);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return CANNOT_READ;
+		if (n == 0)
+			return FINE;
+		buf->len += n;
+		if (buf->len == sizeof(buf->data))
+			return TOO_LARGE;
+	}
+}
+
+static Problem
+check_path(const char *path)
+{
+	char		canonical[MAXPGPATH];
+
+	if (path == NULL || path[0] == '\0')
+		return NOT_SET;
+	if (!is_absolute_path(path))
+		return NOT_ABSOLUTE;
+	strlcpy(canonical, path, sizeof(canonical));
+	canonicalize_path(canonical);
+	if (path_is_prefix_of_path(DataDir, canonical))
+		return IN_DATA_DIRECTORY;
+	return FINE;
+}
+
+/*
+ * Opens, checks and reads.  The checks are made of the open file, so that it
+ * cannot be exchanged in between; O_NONBLOCK keeps a FIFO from blocking us.
+ */
+static bool
+read_file(const char *path, FileText *buf, Complaint *complaint)
+{
+	int			fd;
+
+	complaint->saved_errno = 0;
+	complaint->line = 0;
+	complaint->problem = check_path(path);
+	if (complaint->problem != FINE)
+		return false;
+
+	fd = OpenTransientFile(path, O_RDONLY | O_NONBLOCK | PG_BINARY);
+	if (fd < 0)
+	{
+		complaint->saved_errno = errno;
+		complaint->problem = CANNOT_OPEN;
+		return false;
+	}
+	complaint->problem = check_file(fd);
+	if (complaint->problem == FINE)
+		complaint->problem = read_all(fd, buf);
+	complaint->saved_errno = errno;
+	(void) CloseTransientFile(fd);
+	return complaint->problem == FINE;
+}
+
+static bool
+is_blank(char c)
+{
+	return c == ' ' || c == '\t' || c == '\r';
+}
+
+/* The next line that is neither empty nor a comment. */
+static bool
+next_line(const FileText *buf, size_t *pos, Line *line)
+{
+	while (*pos < buf->len)
+	{
+		const char *start = buf->data + *pos;
+		const char *end = memchr(start, '\n', buf->len - *pos);
+
+		if (end == NULL)
+			end = buf->data + buf->len;
+		*pos = (end - buf->data) + 1;
+		line->number++;
+
+		while (start < end && is_blank(*start))
+			start++;
+		while (end > start && is_blank(end[-1]))
+			end--;
+		line->start = start;
+		line->len = end - start;
+		if (line->len > 0 && start[0] != '#')
+			return true;
+	}
+	return false;
+}
+
+static bool
+is_printable(const char *s, size_t len)
+{
+	size_t		i;
+
+	for (i = 0; i < len; i++)
+	{
+		if (s[i] <= ' ' || s[i] > '~')
+			return false;
+	}
+	return true;
+}
+
+/* Is what was read still what the configuration asks for? */
+static bool
+is_current(const Origin *origin, const char *path)
+{
+	return origin->valid && origin->reload_time == PgReloadTime &&
+		strcmp(origin->path, path) == 0;
+}
+
+static void
+set_origin(Origin *origin, const char *path)
+{
+	origin->valid = true;
+	origin->reload_time = PgReloadTime;
+	strlcpy(origin->path, path, sizeof(origin->path));
+}
+
+/*
+ * What is wrong, as a sentence for the log.  In a static buffer; it names the
+ * file, so it is not for clients.
+ */
+static const char *
+problem_text(const Complaint *complaint, const char *path, const char *setting)
+{
+	static char message[MAXPGPATH + 256];
+	const char *what = NULL;
+
+	switch (complaint->problem)
+	{
+		case FINE:
+			return "";
+		case NOT_SET:
+			snprintf(message, sizeof(message), "\"%s\" is not set.", setting);
+			return message;
+		case CANNOT_OPEN:
+		case CANNOT_READ:
+			snprintf(message, sizeof(message), "File \"%s\" could not be %s: %s.", path,
+					 complaint->problem == CANNOT_OPEN ? "opened" : "read",
+					 strerror(complaint->saved_errno));
+			return message;
+		case MALFORMED_LINE:
+			snprintf(message, sizeof(message), "Line %d of file \"%s\" is malformed.",
+					 complaint->line, path);
+			return message;
+		case NOT_ABSOLUTE:
+			what = "is not named by an absolute path";
+			break;
+		case IN_DATA_DIRECTORY:
+			what = "lies in the data directory, which every copy of the server carries along";
+			break;
+		case NOT_A_FILE:
+			what = "is not a regular file";
+			break;
+		case WRONG_OWNER:
+			what = "is not owned by the server's user or by root";
+			break;
+		case WRONG_MODE:
+			what = "may be accessed by others: it needs mode 0600 or less, or 0640 or less if root owns it";
+			break;
+		case TOO_LARGE:
+			what = "is too large";
+			break;
+		case EMPTY:
+			what = "holds no secret";
+			break;
+		case TOO_MANY:
+			what = "holds too many secrets";
+			break;
+		case OUT_OF_MEMORY:
+			what = "could not be used: out of memory";
+			break;
+	}
+	snprintf(message, sizeof(message), "File \"%s\" %s.", path, what);
+	return message;
+}
+
+/* ---------- webhook secrets ---------- */
+
+static void
+free_secrets(SlWebhookSecret *secrets, int n)
+{
+	int			i;
+
+	for (i = 0; i < n; i++)
+	{
+		sl_sig_key_free(secrets[i].key);
+		free(secrets[i].label);
+	}
+	memset(secrets, 0, n * sizeof(SlWebhookSecret));
+}
+
+/* The first 64 bits of a SHA-256: enough to tell secrets apart. */
+static bool
+make_fingerprint(const char *secret, size_t len, char out[17])
+{
+	unsigned char digest[EVP_MAX_MD_SIZE];
+	unsigned int digest_len;
+	int			i;
+
+	if (EVP_Digest(secret, len, digest, &digest_len, EVP_sha256(), NULL) != 1)
+		return false;
+	for (i = 0; i < 8; i++)
+		snprintf(out + 2 * i, 3, "%02x", digest[i]);
+	return true;
+}
+
+/*
+ * "whsec_..." or "label whsec_...".  The secret is taken whole, prefix
+ * included: that is Stripe's scheme, unlike Standard Webhooks' of the same
+ * looks.  Memory is malloc'd, since it outlives transactions and errors.
+ */
+static Problem
+parse_webhook_line(const Line *line, SlWebhookSecret *out)
+{
+	const char *secret = line->start;
+	const char *end = line->start + line->len;
+	size_t		label_len = 0;
+	size_t		len;
+
+	while (secret + label_len < end && !is_blank(secret[label_len]))
+		label_len++;
+	if (secret + label_len == end)
+		label_len = 0;			/* one word: the secret alone */
+	else
+	{
+		secret += label_len;
+		while (is_blank(*secret))
+			secret++;
+	}
+	len = end - secret;
+
+	if (!is_printable(line->start, label_len) || label_len > SL_LABEL_MAX ||
+		!is_printable(secret, len) || len > SL_SECRET_MAX ||
+		len <= strlen(WEBHOOK_PREFIX) ||
+		memcmp(secret, WEBHOOK_PREFIX, strlen(WEBHOOK_PREFIX)) != 0)
+		return MALFORMED_LINE;
+
+	memset(out, 0, sizeof(*out));
+	out->key = sl_sig_key_new(secret, len, NULL);
+	if (label_len > 0)
+		out->label = strndup(line->start, label_len);
+	if (out->key == NULL || (label_len > 0 && out->label == NULL) ||
+		!make_fingerprint(secret, len, out->fingerprint))
+	{
+		free_secrets(out, 1);
+		return OUT_OF_MEMORY;
+	}
+	return FINE;
+}
+
+/* Returns how many there are, or -1 with nothing left allocated. */
+static int
+parse_webhook_file(const FileText *buf, SlWebhookSecret *out, Complaint *complaint)
+{
+	Line		line = {NULL, 0, 0};
+	size_t		pos = 0;
+	int			n = 0;
+
+	while (complaint->problem == FINE && next_line(buf, &pos, &line))
+	{
+		if (n == SL_MAX_WEBHOOK_SECRETS)
+			complaint->problem = TOO_MANY;
+		else
+			complaint->problem = parse_webhook_line(&line, &out[n]);
+		if (complaint->problem == FINE)
+			n++;
+	}
+	complaint->line = line.number;
+	if (complaint->problem == FINE && n == 0)
+		complaint->problem = EMPTY;
+	if (complaint->problem == FINE)
+		return n;
+	free_secrets(out, n);
+	return -1;
+}
+
+/*
+ * The active webhook secrets of this server: sets *out to an array that stays
+ * valid until the next call, and returns how many there are, at least one.
+ * Raises an error if there are none to be had.
+ */
+int
+sl_webhook_secrets(SlWebhookSecret **out)
+{
+	const char *path = sl_webhook_secret_file;
+	SlWebhookSecret fresh[SL_MAX_WEBHOOK_SECRETS];
+	Complaint	complaint;
+	FileText		buf;
+	int			n = -1;
+
+	*out = webhook_secrets;
+	if (is_current(&webhook_origin, path))
+		return n_webhook_secrets;
+
+	free_secrets(webhook_secrets, n_webhook_secrets);
+	n_webhook_secrets = 0;
+	webhook_origin.valid = false;
+
+	if (read_file(path, &buf, &complaint))
+		n = parse_webhook_file(&buf, fresh, &complaint);
+	explicit_bzero(&buf, sizeof(buf));
+	if (n < 0)
+		ereport(ERROR,
+				(errcode(SL_ERRCODE_SECRET),
+				 errmsg("no webhook signing secret is available"),
+				 errdetail_log("%s", problem_text(&complaint, path,
+												  "stripe_lifecycle.webhook_secret_file")),
+				 errhint("The server's log says why.  Put the secrets into the file named by \"stripe_lifecycle.webhook_secret_file\" and reload the configuration.")));
+
+	memcpy(webhook_secrets, fresh, n * sizeof(SlWebhookSecret));
+	n_webhook_secrets = n;
+	set_origin(&webhook_origin, path);
+	return n;
+}
+
+/* ---------- the API key ---------- */
+
+/* One line "sk_..." or "rk_...". */
+static bool
+parse_key_file(const FileText *buf, Complaint *complaint)
+{
+	Line		line = {NULL, 0, 0};
+	size_t		pos = 0;
+
+	if (!next_line(buf, &pos, &line))
+		complaint->problem = EMPTY;
+	else if (line.len > SL_SECRET_MAX || line.len <= 3 ||
+			 !is_printable(line.start, line.len) ||
+			 (memcmp(line.start, "sk_", 3) != 0 &&
+			  memcmp(line.start, "rk_", 3) != 0))
+		complaint->problem = MALFORMED_LINE;
+	else
+	{
+		memcpy(api_key, line.start, line.len);
+		api_key[line.len] = '\0';
+		if (next_line(buf, &pos, &line))
+			complaint->problem = TOO_MANY;
+	}
+	complaint->line = line.number;
+	return complaint->problem == FINE;
+}
+
+/* Wipes the key from this process's memory. */
+void
+sl_api_key_forget(void)
+{
+	explicit_bzero(api_key, sizeof(api_key));
+	api_key_origin.valid = false;
+}
+
+/*
+ * The secret key for Stripe's API, or NULL: then *why is a sentence for the
+ * server's log.  Never raises, because the worker has to live without a key.
+ */
+const char *
+sl_api_key(const char **why)
+{
+	const char *path = sl_api_key_file;
+	Complaint	complaint;
+	FileText		buf;
+	bool		ok;
+
+	*why = "";
+	if (is_current(&api_key_origin, path))
+		return api_key;
+
+	sl_api_key_forget();
+	ok = read_file(path, &buf, &complaint) && parse_key_file(&buf, &complaint);
+	explicit_bzero(&buf, sizeof(buf));
+	if (!ok)
+	{
+		sl_api_key_forget();
+		*why = problem_text(&complaint, path, "stripe_lifecycle.api_key_file");
+		return NULL;
+	}
+	set_origin(&api_key_origin, path);
+	return api_key;
+}

@@ -1,0 +1,222 @@
+/*-------------------------------------------------------------------------
+ *
+ * stripe_api.c
+ *	  Turns a call into an HTTP request to Stripe, and the response into what
+ *	  the retry policy wants to know.
+ *
+ * Stripe-Version is always sent: without it the account's default decides how
+ * parameters are read, and somebody can change that in the dashboard.  The
+ * idempotency key is there from the first attempt, since libcurl may repeat a
+ * POST of its own accord.
+ *
+ * Whatever goes into a header or the URL comes out of a table, so it is
+ * checked here, where the lines are put together: a control character in it
+ * could end the line and begin another.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "common/jsonapi.h"
+#include "mb/pg_wchar.h"
+
+#include "compat.h"
+#include "stripe_api.h"
+
+#define SL_USER_AGENT "stripe_lifecycle/1.0"
+#define SL_MAX_HEADERS 8
+
+/* Answers are a few kB; nothing of use is this large. */
+#define SL_MAX_ANSWER (1024 * 1024)
+
+/* Deeper than any object of Stripe's, and harmless for a recursive parser. */
+#define SL_MAX_JSON_DEPTH 100
+
+typedef enum WantedHeader
+{
+	REQUEST_ID,
+	REPLAYED,
+	SHOULD_RETRY,
+	RETRY_AFTER,
+	N_WANTED
+} WantedHeader;
+
+static const char *const wanted_headers[N_WANTED] = {
+	[REQUEST_ID] = "Request-Id",
+	[REPLAYED] = "Idempotent-Replayed",
+	[SHOULD_RETRY] = "Stripe-Should-Retry",
+	[RETRY_AFTER] = "Retry-After"
+};
+
+/* ---------- requests ---------- */
+
+/* Visible ASCII only: nothing that ends a line or begins a new word. */
+static bool
+is_token(const char *s)
+{
+	if (*s == '\0')
+		return false;
+	for (; *s != '\0'; s++)
+	{
+		if (*s <= ' ' || *s > '~')
+			return false;
+	}
+	return true;
+}
+
+/* A path of our own host: no second slash that could name another. */
+static bool
+is_path(const char *path)
+{
+	return path[0] == '/' && path[1] != '/' && is_token(path) &&
+		strpbrk(path, "#\\") == NULL;
+}
+
+static bool
+add_header(const char **headers, int *n, const char *name, const char *value)
+{
+	Assert(*n < SL_MAX_HEADERS);
+	if (!is_token(value))
+		return false;
+	headers[(*n)++] = psprintf("%s: %s", name, value);
+	return true;
+}
+
+/*
+ * Fills in everything of *request but the key and the timeouts.  False if the
+ * call holds something that cannot be sent as it is.  What *request points to
+ * is in the current memory context or belongs to the call.
+ */
+bool
+sl_stripe_request(const SlStripeCall *call, const char *base,
+				  const char *version, SlHttpRequest *request)
+{
+	const char **headers = palloc(SL_MAX_HEADERS * sizeof(char *));
+	bool		posts = strcmp(call->method, "POST") == 0;
+	const char *body = call->body == NULL ? "" : call->body;
+	int			n = 0;
+
+	memset(request, 0, sizeof(*request));
+	if ((!posts && strcmp(call->method, "GET") != 0 &&
+		 strcmp(call->method, "DELETE") != 0) || !is_path(call->path))
+		return false;
+	if (!add_header(headers, &n, "Stripe-Version", version) ||
+		(call->idempotency_key != NULL &&
+		 !add_header(headers, &n, "Idempotency-Key", call->idempotency_key)) ||
+		(call->account != NULL &&
+		 !add_header(headers, &n, "Stripe-Account", call->account)))
+		return false;
+	headers[n++] = "User-Agent: " SL_USER_AGENT;
+	headers[n++] = "Accept: application/json";
+
+	request->url = psprintf("%s%s", base, call->path);
+	if (posts)
+	{
+		headers[n++] = "Content-Type: application/x-www-form-urlencoded";
+		request->body = body;
+		request->body_len = strlen(body);
+	}
+	else if (body[0] != '\0')
+	{
+		if (!is_token(body))
+			return false;
+		request->url = psprintf("%s%s%s", request->url,
+								strchr(call->path, '?') ? "&" : "?", body);
+	}
+	request->method = call->method;
+	request->headers = headers;
+	request->nheaders = n;
+	request->max_body = SL_MAX_ANSWER;
+	request->wanted = wanted_headers;
+	request->nwanted = N_WANTED;
+	return true;
+}
+
+/* ---------- answers ---------- */
+
+/*
+ * The server's JSON parser raises an error when its recursion goes too deep,
+ * so the depth is looked at first.
+ */
+static bool
+is_shallow(const char *json, size_t len)
+{
+	bool		in_string = false;
+	int			depth = 0;
+	size_t		i;
+
+	for (i = 0; i < len; i++)
+	{
+		char		c = json[i];
+
+		if (in_string)
+		{
+			if (c == '\\')
+				i++;
+			else if (c == '"')
+				in_string = false;
+		}
+		else if (c == '"')
+			in_string = true;
+		else if ((c == '{' || c == '[') && ++depth > SL_MAX_JSON_DEPTH)
+			return false;
+		else if (c == '}' || c == ']')
+			depth--;
+	}
+	return true;
+}
+
+/* Is this one whole JSON text?  Allocates in the current memory context. */
+static bool
+is_json(const char *json, size_t len)
+{
+	JsonLexContext *lex;
+
+	if (json == NULL || len == 0 || memchr(json, '\0', len) != NULL ||
+		pg_encoding_verifymbstr(PG_UTF8, json, (int) len) != (int) len ||
+		!is_shallow(json, len))
+		return false;
+	lex = sl_json_lexer(unconstify(char *, json), (int) len);
+	return pg_parse_json(lex, &nullSemAction) == JSON_SUCCESS;
+}
+
+/*
+ * Retry-After in seconds.  Its other form, a date, is not used by Stripe and
+ * counts as absent.
+ */
+static int64
+retry_after_ms(const char *value)
+{
+	size_t		len = strlen(value);
+
+	if (len == 0 || len > 9 || strspn(value, "0123456789") != len)
+		return -1;
+	return strtol(value, NULL, 10) * INT64CONST(1000);
+}
+
+static int
+should_retry(const char *value)
+{
+	if (strcmp(value, "true") == 0)
+		return 1;
+	if (strcmp(value, "false") == 0)
+		return 0;
+	return -1;
+}
+
+/* A body that was cut off or isn't JSON is no answer of Stripe's to a success. */
+void
+sl_stripe_answer(const SlHttpResponse *response, SlStripeAnswer *answer)
+{
+	const char *id = response->values[REQUEST_ID];
+
+	memset(answer, 0, sizeof(*answer));
+	answer->attempt.transport_failed = response->error != NULL;
+	answer->attempt.http_status = response->status;
+	answer->attempt.should_retry = should_retry(response->values[SHOULD_RETRY]);
+	answer->attempt.retry_after_ms = retry_after_ms(response->values[RETRY_AFTER]);
+	answer->attempt.body_complete = response->error == NULL &&
+		!response->too_large && is_json(response->body, response->body_len);
+	answer->request_id = is_token(id) ? id : NULL;
+	answer->replayed = strcmp(response->values[REPLAYED], "true") == 0;
+}

@@ -1,0 +1,811 @@
+/*-------------------------------------------------------------------------
+ *
+ * worker.c
+ *	  Calls Stripe on behalf of one database: claim, call, settle.
+ *
+ * The only file that sees both the queue (outbox.h, SQL) and the network
+ * (http_client.h).  Three short steps:
+ *
+ *	claim	one transaction takes due requests and commits, which also makes
+ *			durable whatever wrote them, before a byte goes out;
+ *	call	no transaction, snapshot or lock is held while Stripe thinks;
+ *	settle	one transaction stores all answers that have arrived.
+ *
+ * A request takes a place in a window of stripe_lifecycle.max_in_flight from
+ * its claim until it is settled; a place that becomes free is filled at once,
+ * so that one slow call keeps nobody waiting.
+ *
+ * If settling fails, each answer is tried alone.  One that the database
+ * refuses is set aside with its error.  One that failed for a reason that
+ * will pass (a deadlock, a full disk) is kept and tried again; Stripe would
+ * replay its answer anyway, if this process did not live to store it.
+ *
+ * There is one worker per database at most (slots.c).  It ends when there has
+ * been nothing to do for a while, and leaves word of when the next request is
+ * due.  An error outside of settling ends it too, but only after what is under
+ * way has been settled; the launcher starts another one then, more and more
+ * slowly if that keeps happening.
+ *
+ * Two memory contexts: one for the life of the process, and one that is reset
+ * each time round the loop.  Requests under way have one each.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <signal.h>
+
+#include "access/xact.h"
+#include "catalog/pg_database.h"
+#include "common/pg_prng.h"
+#include "executor/spi.h"
+#include "lib/ilist.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "storage/lock.h"
+#include "storage/proc.h"
+#include "tcop/tcopprot.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+#include "utils/wait_event.h"
+
+#include "catalog.h"
+#include "compat.h"
+#include "errors.h"
+#include "guc.h"
+#include "http_client.h"
+#include "outbox.h"
+#include "secrets.h"
+#include "slots.h"
+#include "stripe_api.h"
+#include "worker.h"
+
+/* max_in_flight's upper bound */
+#define SL_MAX_WINDOW		256
+
+/* A claim outlives its call's own timeout by this much. */
+#define SL_LEASE_MARGIN_MS	60000
+
+/* Without a key: when to look for one again if nobody reloads. */
+#define SL_NO_KEY_PAUSE_MS	30000
+
+/* Something is due but can't be claimed: locked by somebody else. */
+#define SL_LOCKED_PAUSE_MS	1000
+
+/* While idle: how often to ask whether we are in the way. */
+#define SL_IN_THE_WAY_MS	250
+
+/* Pauses before an answer is stored once more. */
+#define SL_SETTLE_PAUSE_MIN_MS	250
+#define SL_SETTLE_PAUSE_MAX_MS	10000
+
+/* A claimed request: under way, or waiting to be settled. */
+typedef struct Flight
+{
+	dlist_node	node;
+	MemoryContext cxt;			/* holds this and the call's strings */
+	SlApiCall	call;
+	TimestampTz started_at;
+	SlHttpExchange *exchange;	/* once it has ended; owns what result refers to */
+	SlApiResult result;
+	bool		unsendable;		/* result is not to be used: set aside */
+	int			settle_failures;
+	TimestampTz settle_at;		/* not before */
+} Flight;
+
+typedef struct Worker
+{
+	int			slot;
+	MemoryContext cxt;
+	MemoryContext scratch;
+	SlHttpClient *http;			/* NULL until first needed */
+	uint32		idle_event;
+	uint32		http_event;
+
+	dlist_head	ended;			/* Flights to be settled */
+	int			nflights;		/* in the window */
+	int			nended;
+
+	bool		look;			/* the queue may hold more than we know */
+	bool		absent;			/* the extension is not there */
+	bool		keyless;
+	bool		failed;			/* finish what is under way, then end */
+	TimestampTz next_due;
+	TimestampTz active_at;		/* last wake, claim or answer */
+} Worker;
+
+/* ---------- transactions ---------- */
+
+/* Activity texts are constants: they are there for all to read. */
+static void
+begin_transaction(const char *activity)
+{
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	pgstat_report_activity(STATE_RUNNING, activity);
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "could not connect to SPI");
+	PushActiveSnapshot(GetTransactionSnapshot());
+}
+
+static void
+end_transaction(Worker *w)
+{
+	SPI_finish();
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(w->scratch);
+	pgstat_report_activity(STATE_IDLE, NULL);
+	pgstat_report_stat(true);
+}
+
+/*
+ * In a PG_CATCH block: undo the transaction and return what went wrong, in
+ * the scratch context.
+ */
+static ErrorData *
+abandon_transaction(Worker *w)
+{
+	ErrorData  *error;
+
+	MemoryContextSwitchTo(w->scratch);
+	error = CopyErrorData();
+	FlushErrorState();
+	AbortCurrentTransaction();
+	MemoryContextSwitchTo(w->scratch);
+	pgstat_report_activity(STATE_IDLE, NULL);
+	return error;
+}
+
+/* Only the code: a message may quote what a customer wrote. */
+static const char *
+sqlstate_of(const ErrorData *error)
+{
+	return unpack_sql_state(error->sqlerrcode);
+}
+
+/* Would the same statement succeed later, with nothing about the row changed? */
+static bool
+will_pass(const ErrorData *error)
+{
+	switch (ERRCODE_TO_CATEGORY(error->sqlerrcode))
+	{
+		case ERRCODE_TRANSACTION_ROLLBACK:
+		case ERRCODE_INSUFFICIENT_RESOURCES:
+		case ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE:
+		case ERRCODE_OPERATOR_INTERVENTION:
+		case ERRCODE_SYSTEM_ERROR:
+			return true;
+		default:
+			return false;
+	}
+}
+
+/* ---------- start ---------- */
+
+/*
+ * The database's owner may have set any of these with ALTER DATABASE.  They
+ * would change what our statements mean, or whether they end.
+ */
+static void
+pin_settings(void)
+{
+	static const char *const pins[][2] = {
+		{"search_path", "pg_catalog, pg_temp"},
+		{"application_name", "stripe_lifecycle worker"},
+		{"default_transaction_isolation", "read committed"},
+		{"default_transaction_read_only", "off"},
+		{"default_transaction_deferrable", "off"},
+		{"session_replication_role", "origin"},
+		{"statement_timeout", "0"},
+		{"lock_timeout", "0"},
+		{"idle_in_transaction_session_timeout", "0"},
+#ifdef SL_TRANSACTION_TIMEOUT_SETTING
+		{SL_TRANSACTION_TIMEOUT_SETTING, "0"},
+#endif
+		{"jit", "off"}
+	};
+	size_t		i;
+
+	for (i = 0; i < lengthof(pins); i++)
+		SetConfigOption(pins[i][0], pins[i][1], PGC_SUSET, PGC_S_OVERRIDE);
+}
+
+/*
+ * A claim must be on disk before Stripe hears of the request, and with it,
+ * earlier in the log, the payment.
+ */
+static void
+pin_synchronous_commit(void)
+{
+	if (synchronous_commit == SYNCHRONOUS_COMMIT_OFF)
+		SetConfigOption("synchronous_commit", "on", PGC_SUSET, PGC_S_OVERRIDE);
+}
+
+static void
+connect_to_database(Oid dboid)
+{
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	pqsignal(SIGTERM, die);
+	BackgroundWorkerUnblockSignals();
+	BackgroundWorkerInitializeConnectionByOid(dboid, InvalidOid, 0);
+	pin_settings();
+	pin_synchronous_commit();
+}
+
+/*
+ * Become this database's worker and take over what the last one left in
+ * flight.  False: there is nothing to do here, or somebody else does it.
+ */
+static bool
+take_over(Worker *w)
+{
+	bool		present;
+	bool		served;
+
+	begin_transaction("stripe_lifecycle: looking for the extension");
+	present = sl_extension_present();
+	end_transaction(w);
+	/* with a slot there may have been a wake, which is for the loop to take */
+	if (!present && sl_slot_find(MyDatabaseId) == SL_NO_SLOT)
+		return false;
+
+	w->slot = sl_slot_attach(MyDatabaseId, &served);
+	if (w->slot == SL_NO_SLOT)
+	{
+		if (!served)
+			ereport(WARNING,
+					(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+					 errmsg("no worker can serve this database: too many databases use stripe_lifecycle"),
+					 errhint("Increase \"stripe_lifecycle.max_databases\" and restart the server.")));
+		return false;
+	}
+
+	begin_transaction("stripe_lifecycle: taking over requests in flight");
+	if (sl_extension_present())
+		(void) sl_outbox_recover();
+	end_transaction(w);
+	return true;
+}
+
+static void
+start_up(Worker *w, Oid dboid)
+{
+	connect_to_database(dboid);
+
+	memset(w, 0, sizeof(*w));
+	w->cxt = AllocSetContextCreate(TopMemoryContext, "stripe_lifecycle worker",
+								   ALLOCSET_DEFAULT_SIZES);
+	w->scratch = AllocSetContextCreate(w->cxt, "stripe_lifecycle worker round",
+									   ALLOCSET_DEFAULT_SIZES);
+	MemoryContextSwitchTo(w->scratch);
+	dlist_init(&w->ended);
+	w->slot = SL_NO_SLOT;
+	w->look = true;
+	w->next_due = DT_NOEND;
+	w->idle_event = sl_wait_event_new("StripeLifecycleWorkerIdle");
+	w->http_event = sl_wait_event_new("StripeLifecycleWorkerHttp");
+}
+
+/* ---------- flights ---------- */
+
+static Flight *
+new_flight(Worker *w, const SlApiCall *call)
+{
+	MemoryContext cxt = AllocSetContextCreate(w->cxt, "stripe_lifecycle request",
+											  ALLOCSET_SMALL_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(cxt);
+	Flight	   *f = palloc0(sizeof(Flight));
+
+	f->cxt = cxt;
+	f->call = *call;
+	f->call.operation = pstrdup(call->operation);
+	f->call.method = pstrdup(call->method);
+	f->call.path = pstrdup(call->path);
+	f->call.body = call->body ? pstrdup(call->body) : NULL;
+	f->call.idempotency_key = pstrdup(call->idempotency_key);
+	f->call.stripe_account = call->stripe_account ? pstrdup(call->stripe_account) : NULL;
+	f->started_at = GetCurrentTimestamp();
+	MemoryContextSwitchTo(old);
+	w->nflights++;
+	return f;
+}
+
+static void
+free_flight(Worker *w, Flight *f)
+{
+	if (f->exchange != NULL)
+		sl_http_exchange_free(f->exchange);
+	MemoryContextDelete(f->cxt);
+	w->nflights--;
+}
+
+static void
+add_ended(Worker *w, Flight *f)
+{
+	dlist_push_tail(&w->ended, &f->node);
+	w->nended++;
+}
+
+/*
+ * The verdict on an attempt.  What counts against the time for which Stripe
+ * remembers the key is when a retry would start, not when this one ended.
+ */
+static void
+judge(Flight *f)
+{
+	SlApiResult *r = &f->result;
+	TimestampTz now = GetCurrentTimestamp();
+	int64		since_first = (now - f->call.first_sent_at) / 1000;
+
+	r->started_at = f->started_at;
+	r->retry_delay_ms = sl_retry_delay_ms(f->call.attempt, sl_retry_base_delay,
+										  sl_retry_max_delay,
+										  pg_prng_uint32(&pg_global_prng_state),
+										  r->attempt.retry_after_ms);
+	r->outcome = sl_retry_classify(&r->attempt, since_first + r->retry_delay_ms);
+}
+
+/* An attempt that never got as far as libcurl. */
+static void
+fail_flight(Worker *w, Flight *f, const char *why)
+{
+	f->result.attempt.transport_failed = 1;
+	f->result.attempt.should_retry = -1;
+	f->result.attempt.retry_after_ms = -1;
+	f->result.transport_error = why;
+	judge(f);
+	add_ended(w, f);
+}
+
+/* The exchange stays with the flight, since the result points into it. */
+static void
+read_answer(Flight *f, SlHttpExchange *exchange)
+{
+	const SlHttpResponse *response = sl_http_response(exchange);
+	SlApiResult *r = &f->result;
+	SlStripeAnswer answer;
+
+	sl_stripe_answer(response, &answer);
+	f->exchange = exchange;
+	r->attempt = answer.attempt;
+	r->transport_error = response->error;
+	r->stripe_request_id = answer.request_id;
+	r->replayed = answer.replayed;
+	r->duration_ms = response->duration_ms;
+	if (answer.attempt.body_complete)
+	{
+		r->body = response->body;
+		r->body_len = response->body_len;
+	}
+	judge(f);
+}
+
+static void
+collect_answers(Worker *w)
+{
+	SlHttpExchange *exchange;
+
+	if (w->http == NULL)
+		return;
+	while ((exchange = sl_http_next_finished(w->http)) != NULL)
+	{
+		Flight	   *f = sl_http_tag(exchange);
+
+		read_answer(f, exchange);
+		add_ended(w, f);
+		w->active_at = GetCurrentTimestamp();
+	}
+}
+
+/* Sends a claimed request off. */
+static void
+send_request(Worker *w, Flight *f, const char *key)
+{
+	SlStripeCall call = {f->call.method, f->call.path, f->call.body,
+	f->call.idempotency_key, f->call.stripe_account};
+	SlHttpRequest request;
+	const char *error;
+
+	if (!sl_stripe_request(&call, sl_api_base, sl_api_version, &request))
+	{
+		f->unsendable = true;
+		add_ended(w, f);
+		return;
+	}
+	request.bearer = key;
+	request.connect_timeout_ms = sl_connect_timeout;
+	request.timeout_ms = sl_request_timeout;
+
+	if (w->http == NULL)
+		w->http = sl_http_new(SL_MAX_WINDOW, &error);
+	if (w->http == NULL || !sl_http_start(w->http, &request, f, &error))
+		fail_flight(w, f, error);
+}
+
+/* ---------- claim ---------- */
+
+/*
+ * Work is waiting and there is no key.  One warning per reload of the
+ * configuration; the queue is left alone.
+ */
+static void
+miss_key(Worker *w, const char *why)
+{
+	w->next_due = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+											  SL_NO_KEY_PAUSE_MS);
+	if (sl_slot_may_warn_of_key(w->slot))
+		ereport(WARNING,
+				(errcode(SL_ERRCODE_SECRET),
+				 errmsg("stripe_lifecycle has no API key, so requests to Stripe wait"),
+				 errdetail_internal("%s", why),
+				 errhint("Put the key into the file named by \"stripe_lifecycle.api_key_file\" and reload the configuration.")));
+}
+
+/*
+ * Looks at the queue: takes up to 'room' requests, in w->scratch, and learns
+ * when the next one is due.
+ */
+static List *
+look_at_queue(Worker *w, int room)
+{
+	List	   *calls = NIL;
+	TimestampTz next_due = DT_NOEND;
+
+	begin_transaction("stripe_lifecycle: claiming requests");
+	w->absent = !sl_extension_present();
+	if (!w->absent && !sl_outbox_paused())
+	{
+		if (room > 0)
+			calls = sl_outbox_claim(room, sl_request_timeout + SL_LEASE_MARGIN_MS,
+									w->scratch);
+		next_due = sl_outbox_next_due();
+	}
+	end_transaction(w);
+	w->next_due = next_due;
+	return calls;
+}
+
+/*
+ * An error here is no single row's.  No more is claimed then; what is under
+ * way will be settled, and after that this process ends.
+ */
+static List *
+claim(Worker *w, int room)
+{
+	List	   *volatile calls = NIL;
+
+	PG_TRY();
+	{
+		calls = look_at_queue(w, room);
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error = abandon_transaction(w);
+
+		w->failed = true;
+		calls = NIL;
+		ereport(WARNING,
+				(errcode(error->sqlerrcode),
+				 errmsg("stripe_lifecycle worker could not claim requests: SQLSTATE %s",
+						sqlstate_of(error)),
+				 errdetail_internal("%s", error->message)));
+	}
+	PG_END_TRY();
+	return calls;
+}
+
+/* Fills the window. */
+static void
+refill(Worker *w)
+{
+	int			room = sl_max_in_flight - w->nflights;
+	TimestampTz now = GetCurrentTimestamp();
+	const char *why;
+	const char *key;
+	List	   *calls;
+	ListCell   *lc;
+
+	if (w->failed)
+		w->look = false;
+	if (room <= 0 || (!w->look && (w->failed || w->next_due > now)))
+		return;
+
+	key = sl_api_key(&why);
+	calls = claim(w, key == NULL ? 0 : room);
+	foreach(lc, calls)
+	{
+		send_request(w, new_flight(w, lfirst(lc)), key);
+		w->active_at = now;
+	}
+	w->look = list_length(calls) == room;
+
+	w->keyless = key == NULL && w->next_due != DT_NOEND;
+	if (w->keyless)
+		miss_key(w, why);
+	else if (calls == NIL && w->next_due <= now)
+		w->next_due = TimestampTzPlusMilliseconds(now, SL_LOCKED_PAUSE_MS);
+}
+
+/* ---------- settle ---------- */
+
+static void
+settle_flight(Flight *f)
+{
+	if (f->unsendable)
+		sl_outbox_set_aside(f->call.request_id, f->call.attempt, "22023",
+							"the request holds a character that cannot be sent");
+	else
+		sl_outbox_settle(&f->call, &f->result);
+}
+
+/* Stores some answers in one transaction.  NULL, or what went wrong. */
+static ErrorData *
+settle_together(Worker *w, Flight **flights, int n)
+{
+	ErrorData  *volatile error = NULL;
+
+	PG_TRY();
+	{
+		int			i;
+
+		begin_transaction("stripe_lifecycle: settling requests");
+		if (sl_extension_present())
+		{
+			for (i = 0; i < n; i++)
+				settle_flight(flights[i]);
+		}
+		end_transaction(w);
+	}
+	PG_CATCH();
+	{
+		error = abandon_transaction(w);
+	}
+	PG_END_TRY();
+	return error;
+}
+
+/* The database refuses this answer: keep the error in its place. */
+static ErrorData *
+set_aside(Worker *w, Flight *f, const ErrorData *reason)
+{
+	ErrorData  *volatile error = NULL;
+
+	PG_TRY();
+	{
+		begin_transaction("stripe_lifecycle: setting a request aside");
+		if (sl_extension_present())
+			sl_outbox_set_aside(f->call.request_id, f->call.attempt,
+								sqlstate_of(reason), reason->message);
+		end_transaction(w);
+	}
+	PG_CATCH();
+	{
+		error = abandon_transaction(w);
+	}
+	PG_END_TRY();
+	return error;
+}
+
+/* Try again later; in memory, so at the price of a place in the window. */
+static void
+postpone_settling(Worker *w, Flight *f)
+{
+	int			doublings = Min(f->settle_failures, 10);
+	int			pause = Min(SL_SETTLE_PAUSE_MIN_MS << doublings,
+							SL_SETTLE_PAUSE_MAX_MS);
+
+	f->settle_failures++;
+	f->settle_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), pause);
+	add_ended(w, f);
+}
+
+static void
+settle_alone(Worker *w, Flight *f)
+{
+	ErrorData  *error = settle_together(w, &f, 1);
+
+	if (error != NULL)
+	{
+		bool		passes = will_pass(error);
+
+		ereport(WARNING,
+				(errcode(error->sqlerrcode),
+				 errmsg("could not store Stripe's answer to request " INT64_FORMAT ": SQLSTATE %s",
+						f->call.request_id, sqlstate_of(error)),
+				 passes ? errdetail("It is kept and will be stored later.") :
+				 errdetail("The request is set aside as \"unknown\".")));
+		if (passes || set_aside(w, f, error) != NULL)
+		{
+			postpone_settling(w, f);
+			return;
+		}
+	}
+	free_flight(w, f);
+}
+
+/* Stores all answers whose time has come. */
+static void
+settle(Worker *w)
+{
+	Flight	   *flights[SL_MAX_WINDOW];
+	TimestampTz now;
+	dlist_mutable_iter iter;
+	int			n = 0;
+	int			i;
+
+	if (w->nended == 0)
+		return;
+	now = GetCurrentTimestamp();
+	dlist_foreach_modify(iter, &w->ended)
+	{
+		Flight	   *f = dlist_container(Flight, node, iter.cur);
+
+		if (f->settle_at > now)
+			continue;
+		dlist_delete(iter.cur);
+		w->nended--;
+		flights[n++] = f;
+	}
+	if (n == 0)
+		return;
+
+	if (n > 1 && settle_together(w, flights, n) == NULL)
+	{
+		for (i = 0; i < n; i++)
+			free_flight(w, flights[i]);
+	}
+	else
+	{
+		for (i = 0; i < n; i++)
+			settle_alone(w, flights[i]);
+	}
+	/* retries, and calls that waited for a PaymentIntent */
+	w->look = true;
+}
+
+/* ---------- end ---------- */
+
+/*
+ * Is somebody waiting for this database to be empty?  DROP DATABASE and its
+ * like hold a lock that ours conflicts with, while they wait for a few seconds
+ * for everybody to be gone.
+ */
+static bool
+in_the_way(void)
+{
+	LOCKTAG		tag;
+	LockAcquireResult result;
+
+	SET_LOCKTAG_OBJECT(tag, InvalidOid, DatabaseRelationId, MyDatabaseId, 0);
+	StartTransactionCommand();
+	result = LockAcquire(&tag, RowExclusiveLock, false, true);
+	CommitTransactionCommand();
+	return result == LOCKACQUIRE_NOT_AVAIL;
+}
+
+/*
+ * Stay for a while after the last bit of work: the next one is served without
+ * a process having to start.
+ */
+static bool
+lingers(Worker *w)
+{
+	return !w->absent && !w->keyless && w->active_at != 0 &&
+		!TimestampDifferenceExceeds(w->active_at, GetCurrentTimestamp(),
+									sl_worker_linger);
+}
+
+/* Nothing is under way: is it time to go?  Does not return if so. */
+static void
+end_if_idle(Worker *w)
+{
+	if (w->nflights > 0 || w->look || ConfigReloadPending)
+		return;
+	if (w->failed)
+		proc_exit(1);
+	if (lingers(w) && !in_the_way())
+		return;
+	if (!sl_slot_leave(w->slot, w->next_due,
+					   w->keyless ? SL_LEAVE_KEYLESS :
+					   w->absent ? SL_LEAVE_ABSENT : SL_LEAVE_IDLE))
+	{
+		w->look = true;
+		return;
+	}
+	sl_api_key_forget();
+	if (w->http != NULL)
+		sl_http_free(w->http);
+	proc_exit(0);
+}
+
+/* ---------- the loop ---------- */
+
+static void
+handle_interrupts(Worker *w)
+{
+	/* between transactions there is nothing that a cancel could mean */
+	QueryCancelPending = false;
+	CHECK_FOR_INTERRUPTS();
+
+	if (ConfigReloadPending)
+	{
+		ConfigReloadPending = false;
+		ProcessConfigFile(PGC_SIGHUP);
+		pin_synchronous_commit();
+		w->look = true;
+	}
+	if (sl_slot_take_wake(w->slot))
+	{
+		w->look = true;
+		w->active_at = GetCurrentTimestamp();
+	}
+}
+
+/* When the loop has to go round again even if nothing happens. */
+static TimestampTz
+next_turn(Worker *w)
+{
+	TimestampTz when = DT_NOEND;
+	dlist_iter	iter;
+
+	if (!w->failed && w->nflights < sl_max_in_flight)
+		when = w->next_due;
+	dlist_foreach(iter, &w->ended)
+	{
+		Flight	   *f = dlist_container(Flight, node, iter.cur);
+
+		when = Min(when, f->settle_at);
+	}
+	if (w->nflights == 0)
+		when = Min(when, TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+													 SL_IN_THE_WAY_MS));
+	return when;
+}
+
+static void
+wait_for_something(Worker *w)
+{
+	TimestampTz when = next_turn(w);
+	long		ms = -1;
+
+	if (when != DT_NOEND)
+		ms = Min(TimestampDifferenceMilliseconds(GetCurrentTimestamp(), when),
+				 3600 * 1000);
+	if (w->http != NULL)
+		sl_http_wait(w->http, ms,
+					 w->nflights > w->nended ? w->http_event : w->idle_event);
+	else
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_EXIT_ON_PM_DEATH |
+						 (ms >= 0 ? WL_TIMEOUT : 0), ms, w->idle_event);
+}
+
+void
+sl_worker_main(Datum main_arg)
+{
+	Worker		w;
+
+	start_up(&w, DatumGetObjectId(main_arg));
+	if (!take_over(&w))
+		proc_exit(0);
+
+	for (;;)
+	{
+		ResetLatch(MyLatch);
+		handle_interrupts(&w);
+		MemoryContextReset(w.scratch);
+
+		collect_answers(&w);
+		settle(&w);
+		refill(&w);
+		end_if_idle(&w);
+		if (!w.look || w.nflights >= sl_max_in_flight)
+			wait_for_something(&w);
+	}
+}
