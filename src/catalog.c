@@ -18,6 +18,7 @@
 #include "catalog/pg_enum.h"
 #include "catalog/pg_type.h"
 #include "commands/extension.h"
+#include "utils/inval.h"
 #include "utils/syscache.h"
 
 #include "catalog.h"
@@ -38,6 +39,26 @@ static const char *const status_labels[] = {
 };
 
 static SlCatalog cache;
+static bool cache_valid = false;
+
+/* A type or a schema changed somewhere: look again before trusting the cache. */
+static void
+invalidate(Datum arg, int cacheid, uint32 hashvalue)
+{
+	cache_valid = false;
+}
+
+static void
+watch_catalogs(void)
+{
+	static bool watching = false;
+
+	if (watching)
+		return;
+	CacheRegisterSyscacheCallback(TYPEOID, invalidate, (Datum) 0);
+	CacheRegisterSyscacheCallback(NAMESPACEOID, invalidate, (Datum) 0);
+	watching = true;
+}
 
 /* Is the extension installed in this database? */
 bool
@@ -91,11 +112,17 @@ load_labels(SlCatalog *c, SlEnumId id)
 const SlCatalog *
 sl_catalog(void)
 {
-	Oid			schema = get_namespace_oid(SL_SCHEMA, true);
-	Oid			state = OidIsValid(schema) ? enum_type(schema, SL_ENUM_STATE) : InvalidOid;
 	SlCatalog	fresh = {0};
+	Oid			schema;
+	Oid			state;
 	int			i;
 
+	if (cache_valid)
+		return &cache;
+	watch_catalogs();
+
+	schema = get_namespace_oid(SL_SCHEMA, true);
+	state = OidIsValid(schema) ? enum_type(schema, SL_ENUM_STATE) : InvalidOid;
 	if (!OidIsValid(state))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
@@ -103,7 +130,10 @@ sl_catalog(void)
 				 errhint("Run CREATE EXTENSION stripe_lifecycle.")));
 
 	if (cache.schema == schema && cache.enums[SL_ENUM_STATE] == state)
+	{
+		cache_valid = true;
 		return &cache;
+	}
 
 	fresh.schema = schema;
 	for (i = 0; i < SL_ENUM_COUNT; i++)
@@ -113,6 +143,7 @@ sl_catalog(void)
 	}
 	fresh.generation = cache.generation + 1;
 	cache = fresh;
+	cache_valid = true;
 	return &cache;
 }
 

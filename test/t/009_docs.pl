@@ -1,0 +1,110 @@
+# What the README says of states, functions, tables, settings and SQLSTATEs is what the extension
+# has: each table there is compared with the catalogs, or with the source that defines it.
+
+use strict;
+use warnings FATAL => 'all';
+
+use FindBin;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $top = "$FindBin::RealBin/../..";
+my $readme = slurp_file("$top/README.md");
+
+# The rows of the table under a heading, as lists of cells without code marks. Of several tables
+# the one whose header has this first column.
+sub table_rows
+{
+	my ($heading, $first_column) = @_;
+	my ($section) = $readme =~ /^## \Q$heading\E\n(.*?)(?=^## |\z)/ms
+	  or die "README.md has no section \"$heading\"";
+	my ($table) = $section =~ /^\| \Q$first_column\E \|[^\n]*\n\|[- |]+\n((?:\|[^\n]*\n)+)/m
+	  or die "section \"$heading\" has no table \"$first_column\"";
+	my @rows;
+
+	for my $line (split /\n/, $table)
+	{
+		my @cells = map { s/`//g; s/^\s+|\s+$//gr } split /\|/, $line =~ s/^\|//r, -1;
+		pop @cells;
+		push @rows, \@cells;
+	}
+	return @rows;
+}
+
+sub same_lists
+{
+	my ($name, $got, $expected) = @_;
+
+	is(join("\n", sort @$got), join("\n", sort @$expected), $name);
+	cmp_ok(scalar @$expected, '>', 0, "$name: not of nothing");
+}
+
+my $node = PostgreSQL::Test::Cluster->new('docs');
+$node->init;
+$node->append_conf('postgresql.conf', "shared_preload_libraries = 'stripe_lifecycle'");
+$node->start;
+$node->safe_psql('postgres', 'CREATE EXTENSION stripe_lifecycle');
+
+sub column
+{
+	return [ split /\n/, $node->safe_psql('postgres', shift) ];
+}
+
+# States and edges
+same_lists(
+	'states',
+	[ map { $_->[0] } table_rows('States', 'state') ],
+	column('SELECT unnest(enum_range(NULL::stripe_lifecycle.payment_state))'));
+same_lists(
+	'table of edges',
+	[ map { join('|', @$_) } table_rows('States', 'from') ],
+	column('SELECT * FROM stripe_lifecycle.legal_transitions()'));
+my ($diagram) = $readme =~ /^stateDiagram-v2\n(.*?)^```/ms;
+same_lists(
+	'diagram of edges',
+	[ $diagram =~ /^\s*(\S+ --> \S+)$/mg ],
+	column(q{SELECT format('%s --> %s', coalesce(from_state::text, '[*]'), to_state)
+			 FROM stripe_lifecycle.legal_transitions()}));
+
+# Functions, with the names of their arguments in order
+my @functions;
+for my $row (table_rows('Functions', 'function'))
+{
+	my $cell = $row->[0];
+
+	while ($cell =~ /(\w+)\(([^()]*(?:\(\)[^()]*)*)\)(?: →|,|$)/g)
+	{
+		my ($name, $arguments) = ($1, $2);
+		push @functions, "$name(" . join(',', map { /(\w+)/ } split(/, /, $arguments)) . ')';
+	}
+}
+same_lists(
+	'functions and their arguments',
+	\@functions,
+	column(q{SELECT DISTINCT format('%s(%s)', proname, array_to_string(proargnames[1:pronargs], ','))
+			 FROM pg_proc WHERE pronamespace = 'stripe_lifecycle'::regnamespace}));
+
+# Tables
+same_lists(
+	'tables',
+	[ map { $_->[0] } table_rows('Tables', 'table') ],
+	column(q{SELECT relname FROM pg_class
+			 WHERE relnamespace = 'stripe_lifecycle'::regnamespace AND relkind IN ('r', 'v')}));
+
+# Settings and their defaults
+same_lists(
+	'settings and defaults',
+	[ map { "$_->[0]|$_->[1]" } table_rows('Settings', 'setting') ],
+	column(q{SELECT name || '|' || current_setting(name) FROM pg_settings
+			 WHERE name LIKE 'stripe\_lifecycle.%'}));
+
+# SQLSTATEs
+my $errors = slurp_file("$top/src/errors.h");
+same_lists(
+	'SQLSTATEs',
+	[ map { $_->[0] } table_rows('SQLSTATEs', 'code') ],
+	[ map { s/[^0-9]//gr =~ s/^/SL/r } $errors =~ /^#define SL_ERRCODE_\w+\s+SL_SQLSTATE(\(.*\))$/mg ]);
+
+$node->stop;
+done_testing();
