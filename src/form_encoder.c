@@ -9,7 +9,9 @@
  *
  * Brackets that nest stay literal, as in the official SDKs.  A bracket inside
  * a name is percent-encoded like every other byte that isn't unreserved
- * (RFC 3986, 2.3), so that no name can reach into another parameter.
+ * (RFC 3986, 2.3).  That keeps the body unambiguous, but a server may decode
+ * names before it nests them: a caller whose names come from elsewhere has to
+ * refuse those with brackets itself.
  *
  *-------------------------------------------------------------------------
  */

@@ -97,6 +97,12 @@ static SlQuery finish_attempt = {
 		SL_TYPE_TEXT, SL_TYPE_BOOL
 	},
 };
+static SlQuery earlier_attempt_in_doubt = {
+	.sql = "SELECT 1 FROM stripe_lifecycle.api_attempts"
+	" WHERE request_id = $1 AND attempt < $2"
+	" AND (http_status IS NULL OR http_status < 400 OR http_status >= 500)",
+	.args = {SL_TYPE_INT8, SL_TYPE_INT4},
+};
 static SlQuery set_aside = {
 	.sql = "UPDATE stripe_lifecycle.api_requests"
 	" SET status = 'unknown', finished_at = $3, last_error = $4"
@@ -413,6 +419,20 @@ take_rejection(SlRow *payment, const SlApiCall *call, const SlApiError *err,
 }
 
 /*
+ * Stripe checks the key before it looks at the idempotency key, so a refusal
+ * of this kind says nothing about an earlier attempt that may have arrived.
+ */
+static bool
+says_nothing_of_earlier(const SlApiCall *call, int http_status)
+{
+	Datum		args[2] = {Int64GetDatum(call->request_id),
+	Int32GetDatum(call->attempt)};
+
+	return (http_status == 401 || http_status == 403) && call->attempt > 1 &&
+		sl_run(&earlier_attempt_in_doubt, args, NULL, 1) > 0;
+}
+
+/*
  * The final word on an attempt, now that the body was read: a success needs
  * a PaymentIntent in it, and a cancellation refused because the intent is
  * canceled already has reached its goal.
@@ -431,6 +451,9 @@ final_outcome(const SlApiCall *call, const SlApiResult *res, Jsonb *json,
 		*intent = err->intent;
 		return SL_OUTCOME_SUCCEEDED;
 	}
+	if (res->outcome == SL_OUTCOME_REJECTED &&
+		says_nothing_of_earlier(call, res->attempt.http_status))
+		return SL_OUTCOME_UNKNOWN;
 	return res->outcome;
 }
 

@@ -410,6 +410,23 @@ check_no_card(const SlFormBuf *buf, const JsonbValue *key, bool is_object)
 		refuse_card_data();
 }
 
+/*
+ * A name must stay one name on the wire: with a bracket in it, it could be
+ * read as a path to another parameter, past the checks made here.
+ */
+static void
+check_param_name(const JsonbValue *key)
+{
+	const char *name = key->val.string.val;
+	int			len = key->val.string.len;
+
+	if (len == 0 || memchr(name, '[', len) != NULL || memchr(name, ']', len) != NULL)
+		ereport(ERROR,
+				(errcode(SL_ERRCODE_PARAMS),
+				 errmsg("argument \"params\" has a key that is empty or has square brackets"),
+				 errhint("Nest objects instead, such as {\"a\": {\"b\": 1}} for a[b]=1.")));
+}
+
 /* Append a scalar; JSON null sends nothing, since it would mean "unset". */
 static void
 put_scalar(SlFormBuf *buf, const JsonbValue *v)
@@ -471,10 +488,11 @@ put_container(SlFormBuf *buf, JsonbContainer *container)
 		}
 		if (token == WJB_VALUE)
 		{
+			check_param_name(&key);
 			check_no_card(buf, &key, v.type == jbvBinary);
 			sl_form_push(buf, key.val.string.val, key.val.string.len);
 		}
-		else if (token == WJB_ELEM)
+		else if (token == WJB_ELEM && v.type != jbvNull)
 			sl_form_push_index(buf, index++);
 		else
 			continue;

@@ -61,28 +61,14 @@ judge_answer(const SlAttemptResult *result)
 	return result->should_retry == 0 ? SL_OUTCOME_UNKNOWN : SL_OUTCOME_RETRY;
 }
 
-/* How much of a Retry-After is honoured. */
-static int64_t
-honoured_retry_after(int64_t retry_after_ms)
-{
-	if (retry_after_ms <= 0)
-		return 0;
-	return retry_after_ms < SL_RETRY_AFTER_MAX_MS ?
-		retry_after_ms : SL_RETRY_AFTER_MAX_MS;
-}
-
 SlOutcome
 sl_retry_classify(const SlAttemptResult *result, int64_t ms_since_first_send)
 {
 	SlOutcome	outcome = judge_answer(result);
 
-	/*
-	 * The window counts at the retry's start, and it can't start before
-	 * Retry-After is over.  (The subtraction can't overflow, a sum could.)
-	 */
+	/* Too late to be sure that Stripe still knows the key. */
 	if (outcome == SL_OUTCOME_RETRY &&
-		ms_since_first_send >=
-		SL_RETRY_WINDOW_MS - honoured_retry_after(result->retry_after_ms))
+		ms_since_first_send >= SL_RETRY_WINDOW_MS)
 		return SL_OUTCOME_UNKNOWN;
 
 	return outcome;
@@ -123,6 +109,7 @@ sl_retry_delay_ms(int attempt, int64_t base_ms, int64_t max_ms,
 	if (delay < floor_ms)
 		delay = floor_ms;
 
-	wanted = honoured_retry_after(retry_after_ms);
+	/* Honoured as a lower bound; absent, it is below any pause. */
+	wanted = least(retry_after_ms, SL_RETRY_AFTER_MAX_MS);
 	return delay > wanted ? delay : wanted;
 }

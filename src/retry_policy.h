@@ -16,7 +16,8 @@
 /*
  * Stripe promises to remember an idempotency key for 24 hours and not a second
  * more; after that the same request would be a new one.  The last hour is left
- * for the pause before a retry, its time in flight and clocks that differ.
+ * for what may lie between a retry's due time and its arrival, and for clocks
+ * that differ.
  */
 #define SL_RETRY_WINDOW_MS			((int64_t) 23 * 3600 * 1000)
 
@@ -44,8 +45,9 @@ typedef struct SlAttemptResult
 } SlAttemptResult;
 
 /*
- * What one attempt means for its request.  ms_since_first_send is the time
- * between the first byte ever sent for it and now.
+ * What one attempt means for its request.  ms_since_first_send reaches from the
+ * first byte ever sent for it to the moment when a retry would start: now, plus
+ * the pause that sl_retry_delay_ms() gives.
  */
 extern SlOutcome sl_retry_classify(const SlAttemptResult *result,
 								   int64_t ms_since_first_send);
