@@ -387,6 +387,9 @@ handle_interrupts(void)
 {
 	/* there is no statement that a cancel request could mean */
 	QueryCancelPending = false;
+	/* the postmaster logs this; a shutdown needs no further line */
+	if (ProcDiePending)
+		proc_exit(1);
 	CHECK_FOR_INTERRUPTS();
 
 	if (ConfigReloadPending)

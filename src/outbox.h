@@ -60,7 +60,6 @@ extern void sl_release_waiting(const pg_uuid_t *payment_id);
 
 /* for the worker */
 extern List *sl_outbox_claim(int limit, int lease_ms, MemoryContext cxt);
-extern void sl_outbox_settle(const SlApiCall *call, const SlApiResult *result);
 extern void sl_outbox_set_aside(int64 request_id, int attempt,
 								const char *sqlstate, const char *message);
 extern int	sl_outbox_recover(void);

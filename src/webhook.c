@@ -14,7 +14,7 @@
  */
 #include "postgres.h"
 
-#include "catalog/pg_type.h"
+#include "common/int.h"
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "utils/builtins.h"

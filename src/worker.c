@@ -37,6 +37,8 @@
 
 #include "access/xact.h"
 #include "catalog/pg_database.h"
+#include "catalog/pg_extension.h"
+#include "commands/extension.h"
 #include "common/pg_prng.h"
 #include "executor/spi.h"
 #include "lib/ilist.h"
@@ -46,6 +48,7 @@
 #include "postmaster/interrupt.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
+#include "storage/lmgr.h"
 #include "storage/lock.h"
 #include "storage/proc.h"
 #include "tcop/tcopprot.h"
@@ -55,16 +58,18 @@
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
 
-#include "catalog.h"
 #include "compat.h"
 #include "errors.h"
 #include "guc.h"
 #include "http_client.h"
 #include "outbox.h"
 #include "secrets.h"
+#include "settle.h"
 #include "slots.h"
 #include "stripe_api.h"
 #include "worker.h"
+
+#define SL_EXTENSION "stripe_lifecycle"
 
 /* max_in_flight's upper bound */
 #define SL_MAX_WINDOW		256
@@ -143,6 +148,22 @@ end_transaction(Worker *w)
 	MemoryContextSwitchTo(w->scratch);
 	pgstat_report_activity(STATE_IDLE, NULL);
 	pgstat_report_stat(true);
+}
+
+/*
+ * Is the extension there, and will it be until this transaction ends?  DROP
+ * EXTENSION waits for us then, for as long as one of our short transactions
+ * lasts; if it was first, we find nothing once it is done.
+ */
+static bool
+extension_locked(void)
+{
+	Oid			oid = get_extension_oid(SL_EXTENSION, true);
+
+	if (!OidIsValid(oid))
+		return false;
+	LockDatabaseObject(ExtensionRelationId, oid, 0, AccessShareLock);
+	return get_extension_oid(SL_EXTENSION, true) == oid;
 }
 
 /*
@@ -250,7 +271,7 @@ take_over(Worker *w)
 	bool		served;
 
 	begin_transaction("stripe_lifecycle: looking for the extension");
-	present = sl_extension_present();
+	present = extension_locked();
 	end_transaction(w);
 	/* with a slot there may have been a wake, which is for the loop to take */
 	if (!present && sl_slot_find(MyDatabaseId) == SL_NO_SLOT)
@@ -268,7 +289,7 @@ take_over(Worker *w)
 	}
 
 	begin_transaction("stripe_lifecycle: taking over requests in flight");
-	if (sl_extension_present())
+	if (extension_locked())
 		(void) sl_outbox_recover();
 	end_transaction(w);
 	return true;
@@ -350,6 +371,16 @@ judge(Flight *f)
 										  pg_prng_uint32(&pg_global_prng_state),
 										  r->attempt.retry_after_ms);
 	r->outcome = sl_retry_classify(&r->attempt, since_first + r->retry_delay_ms);
+
+	/*
+	 * A server error that Stripe has saved under the key stays what it is for
+	 * as long as the key is remembered.  To ask again says nothing new, and
+	 * what became of the first attempt only other evidence can tell.
+	 */
+	if (r->outcome == SL_OUTCOME_RETRY && r->replayed &&
+		!r->attempt.transport_failed && r->attempt.http_status >= 500 &&
+		r->attempt.should_retry != 1)
+		r->outcome = SL_OUTCOME_UNKNOWN;
 }
 
 /* An attempt that never got as far as libcurl. */
@@ -459,7 +490,7 @@ look_at_queue(Worker *w, int room)
 	TimestampTz next_due = DT_NOEND;
 
 	begin_transaction("stripe_lifecycle: claiming requests");
-	w->absent = !sl_extension_present();
+	w->absent = !extension_locked();
 	if (!w->absent && !sl_outbox_paused())
 	{
 		if (room > 0)
@@ -556,7 +587,7 @@ settle_together(Worker *w, Flight **flights, int n)
 		int			i;
 
 		begin_transaction("stripe_lifecycle: settling requests");
-		if (sl_extension_present())
+		if (extension_locked())
 		{
 			for (i = 0; i < n; i++)
 				settle_flight(flights[i]);
@@ -580,7 +611,7 @@ set_aside(Worker *w, Flight *f, const ErrorData *reason)
 	PG_TRY();
 	{
 		begin_transaction("stripe_lifecycle: setting a request aside");
-		if (sl_extension_present())
+		if (extension_locked())
 			sl_outbox_set_aside(f->call.request_id, f->call.attempt,
 								sqlstate_of(reason), reason->message);
 		end_transaction(w);
@@ -668,6 +699,7 @@ settle(Worker *w)
 	}
 	/* retries, and calls that waited for a PaymentIntent */
 	w->look = true;
+	w->active_at = GetCurrentTimestamp();
 }
 
 /* ---------- end ---------- */
@@ -732,6 +764,9 @@ handle_interrupts(Worker *w)
 {
 	/* between transactions there is nothing that a cancel could mean */
 	QueryCancelPending = false;
+	/* the postmaster logs this; a shutdown needs no further line */
+	if (ProcDiePending)
+		proc_exit(1);
 	CHECK_FOR_INTERRUPTS();
 
 	if (ConfigReloadPending)
