@@ -16,6 +16,21 @@ BEGIN
 END
 $$;
 
+-- Whoever owns the schema may drop what is in it.  If it was there before,
+-- it must be the installer's.
+DO $$
+BEGIN
+	IF NOT EXISTS (SELECT FROM pg_catalog.pg_namespace n
+			JOIN pg_catalog.pg_roles r ON r.oid OPERATOR(pg_catalog.=) n.nspowner
+			WHERE n.nspname OPERATOR(pg_catalog.=) '@extschema@'
+			AND r.rolname OPERATOR(pg_catalog.=) current_user) THEN
+		RAISE EXCEPTION 'schema "@extschema@" exists and belongs to another role'
+			USING ERRCODE = 'insufficient_privilege',
+				  HINT = 'Drop the schema, or make it your own, before you create the extension.';
+	END IF;
+END
+$$;
+
 COMMENT ON SCHEMA @extschema@ IS
 'Stripe payments kept right by the database: see the README of stripe_lifecycle';
 

@@ -14,6 +14,7 @@
 #include "postgres.h"
 
 #include "fmgr.h"
+#include "mb/pg_wchar.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/jsonb.h"
@@ -236,7 +237,8 @@ sl_error_object(const char *source, const char *code, const char *message)
 }
 
 /*
- * Parse text as JSON; *ok tells whether it was a JSON object.  The server's
+ * Parse bytes as JSON; *ok tells whether they were a JSON object in UTF-8,
+ * which nobody has checked yet if they came as bytea.  The server's
  * own error would quote a piece of the text, so it is swallowed; nothing but
  * memory of this context is touched by the parser, which makes that safe
  * without a subtransaction.  Errors of any other kind (out of memory, a
@@ -251,7 +253,8 @@ sl_json_parse(const char *text, size_t len, bool *ok)
 
 	PG_TRY();
 	{
-		if (strlen(terminated) == len)
+		if (strlen(terminated) == len &&
+			pg_verify_mbstr(PG_UTF8, terminated, (int) len, true))
 			result = DatumGetJsonbP(DirectFunctionCall1(jsonb_in,
 														CStringGetDatum(terminated)));
 	}

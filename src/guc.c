@@ -62,6 +62,41 @@ is_loopback_http(const char *url)
 	return false;
 }
 
+/* ":1" to ":65535" and then the end? */
+static bool
+is_port(const char *s)
+{
+	size_t		digits = strspn(s + 1, "0123456789");
+
+	return *s == ':' && digits >= 1 && digits <= 5 && s[1 + digits] == '\0' &&
+		atoi(s + 1) >= 1 && atoi(s + 1) <= 65535;
+}
+
+/* A host name or an address, and perhaps a port; an IPv6 address in brackets. */
+static bool
+is_authority(const char *s)
+{
+	size_t		host;
+
+	if (*s == '[')
+	{
+		host = strspn(s + 1, "0123456789abcdefABCDEF:.");
+		if (host == 0 || s[1 + host] != ']')
+			return false;
+		s += host + 2;
+	}
+	else
+	{
+		for (host = 0; isalnum((unsigned char) s[host]) || s[host] == '.' ||
+			 s[host] == '-'; host++)
+			 /* skip */ ;
+		if (host == 0)
+			return false;
+		s += host;
+	}
+	return *s == '\0' || is_port(s);
+}
+
 /*
  * The base is a scheme and an authority and nothing else.  Anything that
  * could smuggle another host past this check (user info, white space, a
@@ -71,21 +106,16 @@ static bool
 check_api_base(char **newval, void **extra, GucSource source)
 {
 	const char *url = *newval;
-	const char *rest = strstr(url, "://");
 
-	if ((strncmp(url, "https://", 8) != 0 && !is_loopback_http(url)) ||
-		rest == NULL || rest[3] == '\0')
+	if (strncmp(url, "https://", 8) != 0 && !is_loopback_http(url))
 	{
 		GUC_check_errdetail("The value must begin with https://, or with http:// followed by a loopback address.");
 		return false;
 	}
-	for (rest += 3; *rest; rest++)
+	if (!is_authority(strstr(url, "://") + 3))
 	{
-		if (!isalnum((unsigned char) *rest) && strchr(".-:[]", *rest) == NULL)
-		{
-			GUC_check_errdetail("The value must be a host and an optional port, without a path or a trailing slash.");
-			return false;
-		}
+		GUC_check_errdetail("The value must be a host and an optional port, without a path or a trailing slash.");
+		return false;
 	}
 	return true;
 }

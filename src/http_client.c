@@ -566,13 +566,15 @@ timeout_text(CURL *easy)
 	(void) curl_easy_getinfo(easy, CURLINFO_NAMELOOKUP_TIME_T, &resolved);
 	(void) curl_easy_getinfo(easy, CURLINFO_CONNECT_TIME_T, &connected);
 	(void) curl_easy_getinfo(easy, CURLINFO_PRETRANSFER_TIME_T, &sent);
-	if (resolved == 0)
-		return "timeout while the host name was looked up";
-	if (connected == 0)
-		return "timeout while connecting";
-	if (sent == 0)
+
+	/* a connection that was used before has no times for the first phases */
+	if (sent > 0)
+		return "timeout while waiting for the answer";
+	if (connected > 0)
 		return "timeout while TLS was negotiated";
-	return "timeout while waiting for the answer";
+	if (resolved > 0)
+		return "timeout while connecting";
+	return "timeout while the host name was looked up";
 }
 
 /* Moves an exchange that has ended, well or not, to the finished ones. */

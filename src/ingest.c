@@ -394,12 +394,7 @@ store_event(const SlEvent *e, const SlRow *payment, const Verdict *v,
 	/* Nothing inserted must mean a duplicate, not a trigger that ate it. */
 	id = row.values[EVT_EVENT_ID];
 	if (sl_run(&event_exists, &id, NULL, 1) == 0)
-		ereport(ERROR,
-				(errcode(SL_ERRCODE_GUARD_BYPASSED),
-				 errmsg("a write to table \"%s.%s\" was suppressed",
-						SL_SCHEMA, sl_table_name(SL_EVENTS)),
-				 errdetail("A trigger or rule that is not part of stripe_lifecycle discarded the row."),
-				 errhint("Remove BEFORE triggers that return NULL and INSTEAD rules from the table.")));
+		sl_write_suppressed(SL_EVENTS);
 	return false;
 }
 

@@ -141,11 +141,9 @@ sl_enqueue(const SlRow *payment, const char *operation, const char *path,
 	SET(&row, REQ_ATTEMPTS, Int32GetDatum(0));
 	SET(&row, REQ_NEXT_ATTEMPT_AT, TimestampTzGetDatum(waits ? DT_NOEND : now));
 
+	/* the key is new: nothing inserted means that it was taken away */
 	if (!sl_insert_row(SL_REQUESTS, &row, NULL))
-		ereport(ERROR,
-				(errcode(SL_ERRCODE_GUARD_BYPASSED),
-				 errmsg("could not queue a call of operation \"%s\"", operation),
-				 errdetail("Its row was suppressed, or its idempotency key is taken.")));
+		sl_write_suppressed(SL_REQUESTS);
 	sl_wake_at_commit();
 	return DatumGetInt64(row.values[REQ_ID]);
 }

@@ -28,6 +28,7 @@
 
 #include "miscadmin.h"
 #include "port/atomics.h"
+#include "postmaster/interrupt.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
 #include "storage/lwlock.h"
@@ -55,12 +56,13 @@ typedef struct SlSlot
 	int			pid;			/* the worker's, or 0 */
 	bool		launching;		/* asked for, has not reported yet */
 	bool		awaits_reload;	/* worker left for want of an API key */
+	bool		reloaded;		/* configuration was, since a worker attached */
 	bool		absent;			/* worker left for want of the extension */
 	int			failures;		/* in a row */
 	TimestampTz attached_at;
 	TimestampTz next_due;		/* of the queue, when the worker left */
 	TimestampTz not_before;		/* back-off after failures */
-	TimestampTz warned_of_key;
+	bool		warned_of_key;	/* since the last reload */
 } SlSlot;
 
 typedef struct SlShared
@@ -126,12 +128,13 @@ reset_slot(SlSlot *slot)
 	slot->pid = 0;
 	slot->launching = false;
 	slot->awaits_reload = false;
+	slot->reloaded = false;
 	slot->absent = false;
 	slot->failures = 0;
 	slot->attached_at = 0;
 	slot->next_due = DT_NOEND;
 	slot->not_before = 0;
-	slot->warned_of_key = 0;
+	slot->warned_of_key = false;
 }
 
 static void
@@ -384,7 +387,10 @@ sl_slot_free(int slot, Oid dboid)
 	LWLockRelease(shared->lock);
 }
 
-/* Workers that left for want of a key may find one now. */
+/*
+ * Workers that left for want of a key may find one now.  One that is about to
+ * leave may never see its own signal, so it is told through its slot.
+ */
 void
 sl_slots_configuration_reloaded(void)
 {
@@ -395,6 +401,8 @@ sl_slots_configuration_reloaded(void)
 	{
 		SlSlot	   *s = &shared->slots[i];
 
+		s->reloaded = true;
+		s->warned_of_key = false;
 		if (s->awaits_reload && s->pid == 0)
 		{
 			s->awaits_reload = false;
@@ -436,6 +444,7 @@ sl_slot_attach(Oid dboid, bool *already_served)
 			s->pid = MyProcPid;
 			s->attached_at = GetCurrentTimestamp();
 			s->awaits_reload = false;
+			s->reloaded = false;
 			s->absent = false;
 			pg_atomic_write_u64(&s->latch, (uint64) (uintptr_t) MyLatch);
 			my_slot = i;
@@ -459,7 +468,9 @@ sl_slot_take_wake(int slot)
  * Hand the database back to the launcher, to be looked at again at next_due.
  * False if there was a wake meanwhile: the caller stays on duty.  Without a
  * key no wake can change anything; it is left for the successor then, whom
- * only next_due or a reload brings.
+ * only next_due or a reload brings.  If that reload came already, the caller
+ * stays as well, and reads the configuration again whether or not the signal
+ * has reached it.
  */
 bool
 sl_slot_leave(int slot, TimestampTz next_due, SlLeave why)
@@ -472,6 +483,12 @@ sl_slot_leave(int slot, TimestampTz next_due, SlLeave why)
 	pg_atomic_write_u64(&s->latch, 0);
 	pg_memory_barrier();
 	stays = pg_atomic_read_u32(&s->wake) != 0 && !keyless;
+	if (keyless && s->reloaded)
+	{
+		s->reloaded = false;
+		ConfigReloadPending = true;
+		stays = true;
+	}
 	if (stays)
 		pg_atomic_write_u64(&s->latch, (uint64) (uintptr_t) MyLatch);
 	else
@@ -499,9 +516,8 @@ sl_slot_may_warn_of_key(int slot)
 	bool		may;
 
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
-	may = s->warned_of_key < PgReloadTime;
-	if (may)
-		s->warned_of_key = GetCurrentTimestamp();
+	may = !s->warned_of_key;
+	s->warned_of_key = true;
 	LWLockRelease(shared->lock);
 	return may;
 }

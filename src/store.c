@@ -426,6 +426,24 @@ prepare_update(SlTableId table)
 }
 
 /*
+ * Somebody's trigger or rule took a row of ours away.  Plans are made anew
+ * after this: one that a rule rewrote to nothing depends on no table, so
+ * PostgreSQL would not notice that the rule is gone.
+ */
+void
+sl_write_suppressed(SlTableId table)
+{
+	memset(insert_generation, 0, sizeof(insert_generation));
+	memset(update_generation, 0, sizeof(update_generation));
+	ereport(ERROR,
+			(errcode(SL_ERRCODE_GUARD_BYPASSED),
+			 errmsg("a write to table \"%s.%s\" was suppressed",
+					SL_SCHEMA, tables[table].name),
+			 errdetail("A trigger or rule that is not part of stripe_lifecycle discarded the row."),
+			 errhint("Remove BEFORE triggers that return NULL and INSTEAD rules from the table.")));
+}
+
+/*
  * Run a whole-row write under a permit for exactly that row; returns whether
  * a row was written.
  */
@@ -456,6 +474,10 @@ write_permitted(SPIPlanPtr plan, int first, SlPermit *permit)
 	if (rc < 0)
 		elog(ERROR, "SPI_execute_plan failed: %s", SPI_result_code_string(rc));
 	written = SPI_processed == 1;
+
+	/* A trigger wrote the row in our stead and took ours away. */
+	if (!written && permit->used)
+		sl_write_suppressed(permit->table);
 	if (written && !permit->used)
 		ereport(ERROR,
 				(errcode(SL_ERRCODE_GUARD_BYPASSED),
@@ -505,10 +527,5 @@ sl_update_row(SlTableId table, const SlRow *row, const SlCause *cause)
 		prepare_update(table);
 
 	if (!write_permitted(update_plans[table], 0, &permit))
-		ereport(ERROR,
-				(errcode(SL_ERRCODE_GUARD_BYPASSED),
-				 errmsg("a write to table \"%s.%s\" was suppressed",
-						SL_SCHEMA, tables[table].name),
-				 errdetail("A trigger or rule that is not part of stripe_lifecycle discarded the row."),
-				 errhint("Remove BEFORE triggers that return NULL and INSTEAD rules from the table.")));
+		sl_write_suppressed(table);
 }
