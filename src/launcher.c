@@ -417,6 +417,7 @@ start_up(Launcher *l)
 									   ALLOCSET_DEFAULT_SIZES);
 	MemoryContextSwitchTo(l->scratch);
 	sl_slots_launcher_attach();
+	sl_slots_configuration_reloaded();
 	sl_slots_request_tour();
 }
 

@@ -15,6 +15,11 @@
  * is written first, then the flag is read.  A backend that wakes a slot which
  * is no longer its database's asks for a tour of all databases instead.
  *
+ * A reload reaches every process by a signal of its own, and none can tell
+ * whether another has had it yet.  So the launcher's counts: it raises a
+ * number, and workers re-read the configuration when they see the number
+ * change.  A worker that leaves for want of a key compares it under the lock.
+ *
  * What a committing backend touches is atomic, because nothing may fail once
  * a transaction has committed.  Everything else is under one lock, which is
  * never held over anything that can raise an error.
@@ -28,7 +33,6 @@
 
 #include "miscadmin.h"
 #include "port/atomics.h"
-#include "postmaster/interrupt.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
 #include "storage/lwlock.h"
@@ -56,13 +60,12 @@ typedef struct SlSlot
 	int			pid;			/* the worker's, or 0 */
 	bool		launching;		/* asked for, has not reported yet */
 	bool		awaits_reload;	/* worker left for want of an API key */
-	bool		reloaded;		/* configuration was, since a worker attached */
 	bool		absent;			/* worker left for want of the extension */
 	int			failures;		/* in a row */
 	TimestampTz attached_at;
 	TimestampTz next_due;		/* of the queue, when the worker left */
 	TimestampTz not_before;		/* back-off after failures */
-	bool		warned_of_key;	/* since the last reload */
+	uint32		warned_of_key;	/* the reload after which it was */
 } SlSlot;
 
 typedef struct SlShared
@@ -70,6 +73,7 @@ typedef struct SlShared
 	LWLock	   *lock;
 	pg_atomic_uint64 launcher;	/* its latch, or 0 */
 	pg_atomic_uint32 tour;		/* some database has work but no slot */
+	pg_atomic_uint32 reloads;	/* how often the launcher has seen one */
 	int			nslots;
 	SlSlot		slots[FLEXIBLE_ARRAY_MEMBER];
 } SlShared;
@@ -128,13 +132,12 @@ reset_slot(SlSlot *slot)
 	slot->pid = 0;
 	slot->launching = false;
 	slot->awaits_reload = false;
-	slot->reloaded = false;
 	slot->absent = false;
 	slot->failures = 0;
 	slot->attached_at = 0;
 	slot->next_due = DT_NOEND;
 	slot->not_before = 0;
-	slot->warned_of_key = false;
+	slot->warned_of_key = 0;
 }
 
 static void
@@ -153,6 +156,7 @@ shmem_startup(void)
 		shared->lock = &(GetNamedLWLockTranche(SL_TRANCHE))->lock;
 		pg_atomic_init_u64(&shared->launcher, 0);
 		pg_atomic_init_u32(&shared->tour, 0);
+		pg_atomic_init_u32(&shared->reloads, 0);
 		shared->nslots = sl_max_databases;
 		for (i = 0; i < shared->nslots; i++)
 		{
@@ -278,6 +282,13 @@ sl_slots_request_tour(void)
 	set_latch_at(&shared->launcher);
 }
 
+/* How many reloads the launcher has announced; at least 1 once it runs. */
+uint32
+sl_slots_reloads(void)
+{
+	return pg_atomic_read_u32(&shared->reloads);
+}
+
 bool
 sl_slots_launcher_alive(void)
 {
@@ -387,22 +398,19 @@ sl_slot_free(int slot, Oid dboid)
 	LWLockRelease(shared->lock);
 }
 
-/*
- * Workers that left for want of a key may find one now.  One that is about to
- * leave may never see its own signal, so it is told through its slot.
- */
+/* Workers read the configuration again; those that found no key may now. */
 void
 sl_slots_configuration_reloaded(void)
 {
 	int			i;
 
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	pg_atomic_fetch_add_u32(&shared->reloads, 1);
 	for (i = 0; i < shared->nslots; i++)
 	{
 		SlSlot	   *s = &shared->slots[i];
 
-		s->reloaded = true;
-		s->warned_of_key = false;
+		set_latch_at(&s->latch);
 		if (s->awaits_reload && s->pid == 0)
 		{
 			s->awaits_reload = false;
@@ -444,7 +452,6 @@ sl_slot_attach(Oid dboid, bool *already_served)
 			s->pid = MyProcPid;
 			s->attached_at = GetCurrentTimestamp();
 			s->awaits_reload = false;
-			s->reloaded = false;
 			s->absent = false;
 			pg_atomic_write_u64(&s->latch, (uint64) (uintptr_t) MyLatch);
 			my_slot = i;
@@ -468,12 +475,11 @@ sl_slot_take_wake(int slot)
  * Hand the database back to the launcher, to be looked at again at next_due.
  * False if there was a wake meanwhile: the caller stays on duty.  Without a
  * key no wake can change anything; it is left for the successor then, whom
- * only next_due or a reload brings.  If that reload came already, the caller
- * stays as well, and reads the configuration again whether or not the signal
- * has reached it.
+ * only next_due or a reload brings; the caller stays if there was a reload
+ * since the one it has seen.
  */
 bool
-sl_slot_leave(int slot, TimestampTz next_due, SlLeave why)
+sl_slot_leave(int slot, TimestampTz next_due, SlLeave why, uint32 reloads_seen)
 {
 	SlSlot	   *s = &shared->slots[slot];
 	bool		keyless = why == SL_LEAVE_KEYLESS;
@@ -482,13 +488,8 @@ sl_slot_leave(int slot, TimestampTz next_due, SlLeave why)
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
 	pg_atomic_write_u64(&s->latch, 0);
 	pg_memory_barrier();
-	stays = pg_atomic_read_u32(&s->wake) != 0 && !keyless;
-	if (keyless && s->reloaded)
-	{
-		s->reloaded = false;
-		ConfigReloadPending = true;
-		stays = true;
-	}
+	stays = keyless ? sl_slots_reloads() != reloads_seen :
+		pg_atomic_read_u32(&s->wake) != 0;
 	if (stays)
 		pg_atomic_write_u64(&s->latch, (uint64) (uintptr_t) MyLatch);
 	else
@@ -516,8 +517,8 @@ sl_slot_may_warn_of_key(int slot)
 	bool		may;
 
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
-	may = !s->warned_of_key;
-	s->warned_of_key = true;
+	may = s->warned_of_key != sl_slots_reloads();
+	s->warned_of_key = sl_slots_reloads();
 	LWLockRelease(shared->lock);
 	return may;
 }

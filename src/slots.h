@@ -44,6 +44,7 @@ extern void sl_slots_request_tour(void);
 /* the launcher */
 extern void sl_slots_launcher_attach(void);
 extern bool sl_slots_launcher_alive(void);
+extern uint32 sl_slots_reloads(void);
 extern bool sl_slots_tour_requested(void);
 extern void sl_slots_take_tour_request(void);
 extern int	sl_slots_count(void);
@@ -56,7 +57,8 @@ extern void sl_slots_configuration_reloaded(void);
 /* the worker */
 extern int	sl_slot_attach(Oid dboid, bool *already_served);
 extern bool sl_slot_take_wake(int slot);
-extern bool sl_slot_leave(int slot, TimestampTz next_due, SlLeave why);
+extern bool sl_slot_leave(int slot, TimestampTz next_due, SlLeave why,
+						  uint32 reloads_seen);
 extern bool sl_slot_may_warn_of_key(int slot);
 
 #endif							/* SL_SLOTS_H */

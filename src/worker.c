@@ -110,6 +110,7 @@ typedef struct Worker
 	MemoryContext cxt;
 	MemoryContext scratch;
 	SlHttpClient *http;			/* NULL until first needed */
+	uint32		reloads;		/* announced by the launcher and heeded */
 	uint32		idle_event;
 	uint32		http_event;
 
@@ -298,9 +299,13 @@ take_over(Worker *w)
 static void
 start_up(Worker *w, Oid dboid)
 {
-	connect_to_database(dboid);
-
 	memset(w, 0, sizeof(*w));
+	/* before signals get through: a reload from here on is heeded */
+	w->reloads = sl_slots_reloads();
+	connect_to_database(dboid);
+	if (ConfigReloadPending)
+		ProcessConfigFile(PGC_SIGHUP);
+
 	w->cxt = AllocSetContextCreate(TopMemoryContext, "stripe_lifecycle worker",
 								   ALLOCSET_DEFAULT_SIZES);
 	w->scratch = AllocSetContextCreate(w->cxt, "stripe_lifecycle worker round",
@@ -738,7 +743,7 @@ lingers(Worker *w)
 static void
 end_if_idle(Worker *w)
 {
-	if (w->nflights > 0 || w->look || ConfigReloadPending)
+	if (w->nflights > 0 || w->look || sl_slots_reloads() != w->reloads)
 		return;
 	if (w->failed)
 		proc_exit(1);
@@ -746,7 +751,8 @@ end_if_idle(Worker *w)
 		return;
 	if (!sl_slot_leave(w->slot, w->next_due,
 					   w->keyless ? SL_LEAVE_KEYLESS :
-					   w->absent ? SL_LEAVE_ABSENT : SL_LEAVE_IDLE))
+					   w->absent ? SL_LEAVE_ABSENT : SL_LEAVE_IDLE,
+					   w->reloads))
 	{
 		w->look = true;
 		return;
@@ -769,9 +775,11 @@ handle_interrupts(Worker *w)
 		proc_exit(1);
 	CHECK_FOR_INTERRUPTS();
 
-	if (ConfigReloadPending)
+	/* the launcher says when; see slots.c */
+	ConfigReloadPending = false;
+	if (sl_slots_reloads() != w->reloads)
 	{
-		ConfigReloadPending = false;
+		w->reloads = sl_slots_reloads();
 		ProcessConfigFile(PGC_SIGHUP);
 		pin_synchronous_commit();
 		w->look = true;
