@@ -6,7 +6,7 @@
 #                           that preloads the library; all the set-up by itself: script/test
 #   make unit               the rooms that hold no PostgreSQL code, under ASan and UBSan
 #   make fuzz               the parsers of foreign bytes, under libFuzzer, for a few seconds
-#   make bench              how to measure
+#   make bench              says how to measure (bench/run)
 #   make dist               the source archive, as PGXN takes it
 #
 #   make WERROR=1           any compiler warning is an error; script/test builds this way with
@@ -21,10 +21,10 @@ PGFILEDESC = "stripe_lifecycle - Stripe payments as a guarded state machine"
 # The control file is the one place that says which version this is.
 EXTVERSION = $(shell sed -n "s/^default_version *= *'\(.*\)'.*/\1/p" $(EXTENSION).control)
 
-SOURCES = $(sort $(wildcard src/*.c))
-PROJECT_HEADERS = $(sort $(wildcard src/*.h))
+SOURCES := $(sort $(wildcard src/*.c))
+PROJECT_HEADERS := $(sort $(wildcard src/*.h))
 OBJS = $(SOURCES:.c=.o)
-DATA = $(wildcard sql/*--*.sql)
+DATA := $(wildcard sql/*--*.sql)
 
 # Only what PostgreSQL looks up by name leaves the library; every other symbol of ours stays local,
 # so that no other preloaded library can take its place. The list is read from the sources.
@@ -36,10 +36,10 @@ PG_CFLAGS = -Wall -Wextra -Wno-unused-parameter $(if $(filter-out 0,$(WERROR)),-
 
 # pg_regress looks for NAME.sql in ./sql before it looks in test/sql, so nothing but the
 # extension's own name--version.sql scripts may lie in ./sql. Expected output is in ./expected.
-REGRESS = $(sort $(patsubst test/sql/%.sql,%,$(wildcard test/sql/*.sql)))
-REGRESS_OPTS = --inputdir=test
-ISOLATION = $(sort $(patsubst test/isolation/specs/%.spec,%,$(wildcard test/isolation/specs/*.spec)))
-ISOLATION_OPTS = --inputdir=test/isolation
+REGRESS := $(sort $(patsubst test/sql/%.sql,%,$(wildcard test/sql/*.sql)))
+REGRESS_OPTS = --inputdir=test --encoding=UTF8
+ISOLATION := $(sort $(patsubst test/isolation/specs/%.spec,%,$(wildcard test/isolation/specs/*.spec)))
+ISOLATION_OPTS = --inputdir=test/isolation --encoding=UTF8
 ifneq ($(wildcard test/t/*.pl),)
 TAP_TESTS = 1
 PROVE_TESTS = test/t/*.pl
@@ -75,7 +75,7 @@ fuzz:
 	$(MAKE) -C test/fuzz check
 
 bench:
-	@echo "The measurements are in bench/; each script says at its top what it measures and how to run it."
+	@bench/run -h
 
 dist:
 	git archive --format=zip --prefix=$(EXTENSION)-$(EXTVERSION)/ \

@@ -174,22 +174,22 @@ class Payment:
                 idempotency_key => {literal(key)}, description => {literal(description)})
         """)[0][0]
 
-    def status(self, wait=0):
+    def status(self):
         """(state, PaymentIntent, client secret), as the frontend would poll it."""
         return tuple(sql("shop", f"""
             SELECT state, payment_intent_id, client_secret
-              FROM stripe_lifecycle.payment_status({literal(self.id)}, wait => '{wait} s')
+              FROM stripe_lifecycle.payment_status({literal(self.id)})
         """)[0])
 
     def at_stripe(self):
         """(PaymentIntent, client secret), as soon as the worker has created it."""
         return eventually("the worker creates the PaymentIntent",
-                          lambda: [s[1:] for s in [self.status(wait=1)] if s[2]])[0]
+                          lambda: [s[1:] for s in [self.status()] if s[2]])[0]
 
     def reach(self, state):
         """Waits for a state."""
         eventually(f"payment {self.id} becomes {state}",
-                   lambda: self.status(wait=1)[0] == state)
+                   lambda: self.status()[0] == state)
 
     def transitions(self):
         """The audit trail: (state, time, event type or source, event, note)."""
@@ -423,6 +423,8 @@ def main():
     except (Failed, SqlError, OSError) as error:
         print(f"\ndemo: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 

@@ -58,13 +58,24 @@ say()
 }
 
 # As the user that runs PostgreSQL: root borrows the one that comes with the packages.
+sl_user=()
+[ "$(id -u)" != 0 ] || sl_user=(runuser -u postgres --)
+
 as_user()
 {
-	if [ "$(id -u)" = 0 ]; then
-		runuser -u postgres -- "$@"
-	else
-		"$@"
-	fi
+	"${sl_user[@]}" "$@"
+}
+
+# run_below DIR LOG COMMAND...: as that user in DIR, all output appended to LOG unless that is "-".
+# In the background, because a shell looks at its signals only between commands; that would make
+# the command deaf to Ctrl-C, were it not for env.
+run_below()
+{
+	{
+		[ "$2" = - ] || exec >>"$2" 2>&1
+		cd "$1" && exec "${sl_user[@]}" env --default-signal=INT,QUIT "${@:3}"
+	} &
+	wait "$!"
 }
 
 # make_workdir NAME: sets workdir to a new folder that as_user's user owns. Sockets lie below it,
@@ -81,6 +92,8 @@ make_workdir()
 		chown postgres: "$workdir"
 	fi
 	export HOME=$workdir TMPDIR=$workdir
+	# programs complain when they are started where their user may not look
+	cd /
 }
 
 # copy_tree DIR: the sources, as they are in the checkout, without what was built there.
@@ -146,28 +159,39 @@ new_cluster()
 	END
 }
 
-# end_processes_below DIR: PostgreSQL servers first and in order, then whatever is left.
+# signal_processes SIGNAL DIR [others]: the shell's own kill, since a bare system has no other.
+signal_processes()
+{
+	local pid
+
+	for pid in $(processes_below "${@:2}"); do
+		kill "-$1" "$pid" 2>/dev/null || true
+	done
+}
+
+# end_processes_below DIR: PostgreSQL servers by a fast shutdown, the others at once; whatever is
+# still there after three seconds is told again, after five killed.
 end_processes_below()
 {
 	local dir=$1 file pid round
 
 	while IFS= read -r file; do
-		pid=$(head -n 1 "$file") || continue
-		[ "$(readlink "/proc/$pid/cwd")" = "${file%/*}" ] && kill -INT "$pid"
-	done 2>/dev/null < <(find "$dir" -name postmaster.pid -type f 2>/dev/null) || true
+		pid=$(head -n 1 "$file")
+		if [ "$(readlink "/proc/$pid/cwd")" = "${file%/*}" ]; then
+			kill -INT "$pid" || true
+		fi
+	done 2>/dev/null < <(find "$dir" -name postmaster.pid -type f 2>/dev/null)
+	signal_processes TERM "$dir" others
 
 	for round in $(seq 1 60); do
 		[ -n "$(processes_below "$dir")" ] || return 0
-		# A fast shutdown has three seconds before the rest has to go.
-		if [ "$round" -eq 30 ]; then
-			processes_below "$dir" | xargs -r kill -TERM 2>/dev/null || true
-		elif [ "$round" -gt 50 ]; then
-			processes_below "$dir" | xargs -r kill -KILL 2>/dev/null || true
-		elif [ "$round" -eq 1 ]; then
-			processes_below "$dir" others | xargs -r kill -TERM 2>/dev/null || true
-		fi
+		case $round in
+			30) signal_processes TERM "$dir" ;;
+			5?) signal_processes KILL "$dir" ;;
+		esac
 		sleep 0.1
 	done
+	echo "still running: $(processes_below "$dir" | tr '\n' ' ')" >&2
 }
 
 # processes_below DIR [others]: ids of processes that work in DIR; with others not PostgreSQL's.

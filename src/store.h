@@ -164,7 +164,7 @@ extern int	sl_run(SlQuery *query, const Datum *values, const bool *nulls,
 				   long limit);
 extern void sl_read_row(SlTableId table, uint64 n, SlRow *row);
 extern bool sl_insert_row(SlTableId table, SlRow *row, const SlCause *cause);
-extern void sl_write_suppressed(SlTableId table) pg_attribute_noreturn();
+extern void sl_write_suppressed(SlTableId table);
 extern void sl_update_row(SlTableId table, const SlRow *row,
 						  const SlCause *cause);
 
