@@ -57,8 +57,14 @@ judge_answer(const SlAttemptResult *result)
 	if (!is_open_status(status))
 		return SL_OUTCOME_REJECTED;
 
-	/* "Don't retry" isn't "it didn't happen". */
-	return result->should_retry == 0 ? SL_OUTCOME_UNKNOWN : SL_OUTCOME_RETRY;
+	/*
+	 * "Don't retry" isn't "it didn't happen".  And a server error that Stripe
+	 * has saved under the key stays what it is for as long as the key is
+	 * remembered: to ask again says nothing new.
+	 */
+	if (result->should_retry == 0 || (result->replayed && status >= 500))
+		return SL_OUTCOME_UNKNOWN;
+	return SL_OUTCOME_RETRY;
 }
 
 SlOutcome

@@ -42,6 +42,7 @@ typedef struct SlAttemptResult
 	int			should_retry;	/* Stripe-Should-Retry: -1 absent, 0, 1 */
 	int64_t		retry_after_ms; /* Retry-After: -1 absent */
 	int			body_complete;	/* a whole body that parses as JSON */
+	int			replayed;		/* repeats the saved answer to an earlier sending */
 } SlAttemptResult;
 
 /*

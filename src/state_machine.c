@@ -116,6 +116,35 @@ sl_state_by_name(const char *name)
 	return SL_STATE_NONE;
 }
 
+/*
+ * The state that mirrors a PaymentIntent's status, as long as no decline has
+ * failed the payment; SL_STATE_NONE for a status that is not known here, since
+ * the set is open.
+ */
+SlState
+sl_state_of_status(const char *status)
+{
+	static const struct
+	{
+		const char *status;
+		SlState		state;
+	}			mirrors[] = {
+		{"requires_payment_method", SL_STATE_CREATED},
+		{"requires_confirmation", SL_STATE_CREATED},
+		{"requires_action", SL_STATE_REQUIRES_ACTION},
+		{"processing", SL_STATE_PROCESSING},
+		{"requires_capture", SL_STATE_PROCESSING},
+		{"succeeded", SL_STATE_SUCCEEDED},
+		{"canceled", SL_STATE_FAILED},
+	};
+	size_t		i;
+
+	for (i = 0; i < sizeof(mirrors) / sizeof(mirrors[0]); i++)
+		if (strcmp(mirrors[i].status, status) == 0)
+			return mirrors[i].state;
+	return SL_STATE_NONE;
+}
+
 SlEvidenceKind
 sl_evidence_of_type(const char *event_type)
 {

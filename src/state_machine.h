@@ -80,6 +80,7 @@ extern const SlEdge *sl_edges(size_t *count);
 extern bool sl_edge_is_legal(SlState from, SlState to);
 extern const char *sl_state_name(SlState state);
 extern SlState sl_state_by_name(const char *name);
+extern SlState sl_state_of_status(const char *status);
 extern SlEvidenceKind sl_evidence_of_type(const char *event_type);
 extern int	sl_evidence_rank(SlEvidenceKind kind);
 extern bool sl_evidence_agrees(SlEvidenceKind kind, const char *status);

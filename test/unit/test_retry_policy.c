@@ -41,6 +41,7 @@ classify(int transport_failed, int status, int should_retry,
 	result.should_retry = should_retry;
 	result.retry_after_ms = retry_after_ms;
 	result.body_complete = body_complete;
+	result.replayed = 0;
 	return sl_retry_classify(&result, elapsed);
 }
 
@@ -172,6 +173,147 @@ test_window(void)
 		CHECK_OUTCOME(classify(0, 500, 0, cases[i].retry_after, 1,
 							   cases[i].elapsed), SL_OUTCOME_UNKNOWN);
 	}
+	unit_case(NULL);
+}
+
+/* ---- answers from Stripe's memory ---- */
+
+static SlOutcome
+classify_replay(int status, int should_retry, int body_complete, int64_t elapsed)
+{
+	SlAttemptResult result = {0, status, should_retry, NO_HEADER, body_complete, 1};
+
+	return sl_retry_classify(&result, elapsed);
+}
+
+static void
+test_replays(void)
+{
+	int			status;
+
+	/* a saved server error is the same for ever, unless Stripe says otherwise */
+	for (status = 500; status < 600; status++)
+	{
+		unit_case("replayed %d", status);
+		CHECK_OUTCOME(classify_replay(status, -1, 1, 0), SL_OUTCOME_UNKNOWN);
+		CHECK_OUTCOME(classify_replay(status, -1, 0, 0), SL_OUTCOME_UNKNOWN);
+		CHECK_OUTCOME(classify_replay(status, 0, 1, 0), SL_OUTCOME_UNKNOWN);
+		CHECK_OUTCOME(classify_replay(status, 1, 1, 0), SL_OUTCOME_RETRY);
+		CHECK_OUTCOME(classify_replay(status, 1, 1, WINDOW), SL_OUTCOME_UNKNOWN);
+	}
+	unit_case("replayed, other statuses");
+	CHECK_OUTCOME(classify_replay(200, -1, 1, 0), SL_OUTCOME_SUCCEEDED);
+	CHECK_OUTCOME(classify_replay(200, -1, 1, WINDOW), SL_OUTCOME_SUCCEEDED);
+	CHECK_OUTCOME(classify_replay(200, -1, 0, 0), SL_OUTCOME_RETRY);
+	CHECK_OUTCOME(classify_replay(402, -1, 1, 0), SL_OUTCOME_REJECTED);
+	CHECK_OUTCOME(classify_replay(400, -1, 1, 0), SL_OUTCOME_REJECTED);
+	CHECK_OUTCOME(classify_replay(409, -1, 1, 0), SL_OUTCOME_RETRY);
+	CHECK_OUTCOME(classify_replay(429, -1, 1, 0), SL_OUTCOME_RETRY);
+	unit_case(NULL);
+}
+
+/* ---- what Stripe's SDKs were seen to do with the same answers ---- */
+
+static void
+test_sdk_cases(void)
+{
+	static const struct
+	{
+		const char *name;
+		int			transport_failed;
+		int			status;
+		int			should_retry;
+		int64_t		retry_after;
+		int			body;
+		SlOutcome	expected;
+	}			cases[] = {
+		/* node and python retry these, and so do we */
+		{"409 idempotency_key_in_use", 0, 409, -1, NO_HEADER, 1, SL_OUTCOME_RETRY},
+		{"500 with a JSON error", 0, 500, -1, NO_HEADER, 1, SL_OUTCOME_RETRY},
+		{"503 and Should-Retry true", 0, 503, 1, NO_HEADER, 1, SL_OUTCOME_RETRY},
+		{"400 and Should-Retry true", 0, 400, 1, NO_HEADER, 1, SL_OUTCOME_RETRY},
+		{"502 with HTML", 0, 502, -1, NO_HEADER, 0, SL_OUTCOME_RETRY},
+		{"429 lock_timeout, Should-Retry true, Retry-After", 0, 429, 1, 3000, 1, SL_OUTCOME_RETRY},
+		{"connection reset", 1, 0, -1, NO_HEADER, 0, SL_OUTCOME_RETRY},
+		{"reset after the status line", 1, 200, -1, NO_HEADER, 0, SL_OUTCOME_RETRY},
+		/* none of them retries these */
+		{"402", 0, 402, -1, NO_HEADER, 1, SL_OUTCOME_REJECTED},
+		{"424", 0, 424, -1, NO_HEADER, 1, SL_OUTCOME_REJECTED},
+		{"401", 0, 401, -1, NO_HEADER, 1, SL_OUTCOME_REJECTED},
+		{"404", 0, 404, -1, NO_HEADER, 1, SL_OUTCOME_REJECTED},
+		/* where they give up and leave the caller in doubt */
+		{"500 and Should-Retry false", 0, 500, 0, NO_HEADER, 1, SL_OUTCOME_UNKNOWN},
+		{"429 lock_timeout and Should-Retry false", 0, 429, 0, NO_HEADER, 1, SL_OUTCOME_UNKNOWN},
+		/* where they give up, and a queue need not */
+		{"429 lock_timeout without the header", 0, 429, -1, NO_HEADER, 1, SL_OUTCOME_RETRY},
+		{"429 rate_limit and Retry-After", 0, 429, -1, 1000, 1, SL_OUTCOME_RETRY},
+		/* a success of which half arrived */
+		{"truncated body", 1, 200, -1, NO_HEADER, 0, SL_OUTCOME_RETRY},
+		{"body that is no JSON", 0, 200, -1, NO_HEADER, 0, SL_OUTCOME_RETRY},
+	};
+	size_t		i;
+
+	for (i = 0; i < UNIT_LENGTH(cases); i++)
+	{
+		unit_case("SDK: %s", cases[i].name);
+		CHECK_OUTCOME(classify(cases[i].transport_failed, cases[i].status,
+							   cases[i].should_retry, cases[i].retry_after,
+							   cases[i].body, 0), cases[i].expected);
+		/* whatever would be tried again is not after 23 hours */
+		CHECK_OUTCOME(classify(cases[i].transport_failed, cases[i].status,
+							   cases[i].should_retry, cases[i].retry_after,
+							   cases[i].body, WINDOW),
+					  cases[i].expected == SL_OUTCOME_RETRY ? SL_OUTCOME_UNKNOWN :
+					  cases[i].expected);
+	}
+	unit_case(NULL);
+}
+
+/*
+ * A request's life by a clock that is moved: it is sent until 23 hours are over
+ * and never after, however the pauses fall.
+ */
+static void
+test_clock(void)
+{
+	static const struct
+	{
+		const char *name;
+		SlAttemptResult answer;
+		int			attempts;	/* at least */
+	}			lives[] = {
+		{"500 for ever", {0, 500, 1, -1, 1, 1}, 100},
+		{"a truncated body for ever", {1, 200, -1, -1, 0, 0}, 100},
+		{"a reset after processing for ever", {1, 0, -1, -1, 0, 0}, 100},
+		{"Retry-After of an hour for ever", {0, 429, -1, HOUR, 1, 0}, 23},
+	};
+	size_t		i;
+
+	for (i = 0; i < UNIT_LENGTH(lives); i++)
+	{
+		int64_t		clock = 0;
+		int			attempt = 0;
+		SlOutcome	outcome = SL_OUTCOME_RETRY;
+
+		unit_case("clock: %s", lives[i].name);
+		while (outcome == SL_OUTCOME_RETRY)
+		{
+			int64_t		pause;
+
+			attempt++;
+			CHECK(clock < WINDOW);
+			pause = sl_retry_delay_ms(attempt, 500, 60000, (uint32_t) attempt * 2654435761u,
+									  lives[i].answer.retry_after_ms);
+			outcome = sl_retry_classify(&lives[i].answer, clock + pause);
+			clock += pause;
+		}
+		CHECK_OUTCOME(outcome, SL_OUTCOME_UNKNOWN);
+		CHECK(clock >= WINDOW);
+		CHECK(attempt >= lives[i].attempts);
+	}
+	unit_case("clock: a saved 500 is asked for twice");
+	CHECK_OUTCOME(classify(0, 500, -1, NO_HEADER, 1, 500), SL_OUTCOME_RETRY);
+	CHECK_OUTCOME(classify_replay(500, -1, 1, 1500), SL_OUTCOME_UNKNOWN);
 	unit_case(NULL);
 }
 
@@ -316,6 +458,9 @@ main(void)
 {
 	test_statuses();
 	test_window();
+	test_replays();
+	test_sdk_cases();
+	test_clock();
 	test_pauses();
 	test_jitter();
 	test_retry_after();

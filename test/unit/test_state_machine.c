@@ -654,6 +654,37 @@ test_every_order_of_every_set(void)
 	printf("%lu orders, %lu decisions\n", orders, decisions);
 }
 
+/* The status of a PaymentIntent, as a state. */
+static void
+test_statuses(void)
+{
+	static const struct
+	{
+		const char *status;
+		SlState		state;
+	}			cases[] = {
+		{"requires_payment_method", SL_STATE_CREATED},
+		{"requires_confirmation", SL_STATE_CREATED},
+		{"requires_action", SL_STATE_REQUIRES_ACTION},
+		{"processing", SL_STATE_PROCESSING},
+		{"requires_capture", SL_STATE_PROCESSING},
+		{"succeeded", SL_STATE_SUCCEEDED},
+		{"canceled", SL_STATE_FAILED},
+		{"failed", SL_STATE_NONE},
+		{"requires_source", SL_STATE_NONE},
+		{"Succeeded", SL_STATE_NONE},
+		{"", SL_STATE_NONE},
+	};
+	size_t		i;
+
+	for (i = 0; i < UNIT_LENGTH(cases); i++)
+	{
+		unit_case("status \"%s\"", cases[i].status);
+		CHECK_INT(sl_state_of_status(cases[i].status), cases[i].state);
+	}
+	unit_case(NULL);
+}
+
 int
 main(void)
 {
@@ -666,5 +697,6 @@ main(void)
 	test_every_decision();
 	test_named_decisions();
 	test_every_order_of_every_set();
+	test_statuses();
 	return unit_done();
 }
