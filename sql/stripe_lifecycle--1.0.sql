@@ -103,6 +103,12 @@ CREATE TABLE @extschema@.payments (
 	CONSTRAINT payments_payment_intent_id_key UNIQUE (payment_intent_id)
 ) WITH (fillfactor = 70);
 
+-- The payments that have not ended, the oldest first: few, however many there
+-- were.  finished_at changes once in a payment's life, so this index spoils one
+-- HOT update of each.
+CREATE INDEX payments_open ON @extschema@.payments (created_at)
+	WHERE finished_at IS NULL;
+
 COMMENT ON TABLE @extschema@.payments IS
 'One row a payment. Written by the functions of stripe_lifecycle only: the state moves by verified events of Stripe and by nothing else';
 COMMENT ON COLUMN @extschema@.payments.id IS 'UUID version 7, made by create_payment()';
@@ -158,7 +164,7 @@ COMMENT ON COLUMN @extschema@.payment_transitions.seq IS '1, 2, 3 ... per paymen
 COMMENT ON COLUMN @extschema@.payment_transitions.from_state IS 'NULL for the creation';
 COMMENT ON COLUMN @extschema@.payment_transitions.to_state IS 'the state from then on';
 COMMENT ON COLUMN @extschema@.payment_transitions.at IS 'when the database made the move';
-COMMENT ON COLUMN @extschema@.payment_transitions.source IS 'create_payment, insert (a plain INSERT), or webhook';
+COMMENT ON COLUMN @extschema@.payment_transitions.source IS 'create_payment, insert (a plain INSERT), webhook, events_api (read from Stripe''s list of events), or operator (resolve_conflict)';
 COMMENT ON COLUMN @extschema@.payment_transitions.event_id IS 'the event that proved it (evt_...)';
 COMMENT ON COLUMN @extschema@.payment_transitions.event_type IS 'its type';
 COMMENT ON COLUMN @extschema@.payment_transitions.event_created IS 'its time at Stripe';
@@ -208,7 +214,7 @@ COMMENT ON COLUMN @extschema@.webhook_events.payment_id IS 'the payment it was m
 COMMENT ON COLUMN @extschema@.webhook_events.outcome IS 'what became of it';
 COMMENT ON COLUMN @extschema@.webhook_events.reason IS 'why, where the outcome alone does not say';
 COMMENT ON COLUMN @extschema@.webhook_events.secret_label IS 'label of the webhook secret whose signature matched';
-COMMENT ON COLUMN @extschema@.webhook_events.source IS 'webhook';
+COMMENT ON COLUMN @extschema@.webhook_events.source IS 'webhook, or events_api (read from Stripe''s list of events)';
 COMMENT ON COLUMN @extschema@.webhook_events.received_at IS 'when it arrived here';
 COMMENT ON COLUMN @extschema@.webhook_events.applied_at IS 'when it was decided upon; NULL while unmatched';
 COMMENT ON COLUMN @extschema@.webhook_events.payload IS 'the event, reduced to the fields this extension reads; never personal or card data';
@@ -231,13 +237,27 @@ CREATE TABLE @extschema@.api_requests (
 	http_status       integer,
 	stripe_request_id text,
 	last_error        jsonb,
+	lookup_at         timestamptz,
+	lookup_cursor     text,
+	watch_at          timestamptz,
+	watch_note        text,
 	PRIMARY KEY (id),
 	CONSTRAINT api_requests_idempotency_key_key UNIQUE (idempotency_key)
 ) WITH (fillfactor = 70);
 
-CREATE INDEX api_requests_due ON @extschema@.api_requests (next_attempt_at)
+-- Each account has its own pace: the queue is read account by account, by the
+-- very expressions of src/outbox.c.
+CREATE INDEX api_requests_due ON @extschema@.api_requests
+	((coalesce(stripe_account, '')), next_attempt_at)
 	WHERE status IN ('queued', 'in_flight');
 CREATE INDEX api_requests_payment ON @extschema@.api_requests (payment_id);
+CREATE INDEX api_requests_lookup ON @extschema@.api_requests (lookup_at)
+	WHERE status = 'unknown';
+-- 402: the customer's bank said no, which is nobody's business here.
+CREATE INDEX api_requests_rejected ON @extschema@.api_requests (finished_at)
+	WHERE status = 'rejected' AND http_status IS DISTINCT FROM 402;
+CREATE INDEX api_requests_watch ON @extschema@.api_requests (watch_at)
+	WHERE watch_at IS NOT NULL;
 
 COMMENT ON TABLE @extschema@.api_requests IS
 'The outbox: every call to Stripe, its bytes and key frozen before it is first sent';
@@ -251,13 +271,17 @@ COMMENT ON COLUMN @extschema@.api_requests.idempotency_key IS 'the Idempotency-K
 COMMENT ON COLUMN @extschema@.api_requests.stripe_account IS 'the Stripe-Account header, if any';
 COMMENT ON COLUMN @extschema@.api_requests.created_at IS 'when it was queued';
 COMMENT ON COLUMN @extschema@.api_requests.status IS 'where it stands';
-COMMENT ON COLUMN @extschema@.api_requests.attempts IS 'how often it was claimed to be sent';
+COMMENT ON COLUMN @extschema@.api_requests.attempts IS 'number of HTTP calls made for it, look-ups included';
 COMMENT ON COLUMN @extschema@.api_requests.next_attempt_at IS 'when it is next due; for one in flight the end of its lease; infinity while it waits for the PaymentIntent to be known';
 COMMENT ON COLUMN @extschema@.api_requests.first_sent_at IS 'when it was first claimed; Stripe remembers the key for at least 24 h from then';
 COMMENT ON COLUMN @extschema@.api_requests.finished_at IS 'when its outcome was settled';
 COMMENT ON COLUMN @extschema@.api_requests.http_status IS 'of the latest answer';
 COMMENT ON COLUMN @extschema@.api_requests.stripe_request_id IS 'of the latest answer (req_...); Stripe''s support asks for it';
 COMMENT ON COLUMN @extschema@.api_requests.last_error IS 'what the latest failed attempt met';
+COMMENT ON COLUMN @extschema@.api_requests.lookup_at IS 'of an unknown one: when Stripe is next asked whether it was carried out; infinity if Stripe''s list cannot tell, until an event names the PaymentIntent';
+COMMENT ON COLUMN @extschema@.api_requests.lookup_cursor IS 'of an unknown one: how far the search through Stripe''s list of PaymentIntents has come';
+COMMENT ON COLUMN @extschema@.api_requests.watch_at IS 'of the creation of a PaymentIntent: when to look at it next, should the payment not have ended by then';
+COMMENT ON COLUMN @extschema@.api_requests.watch_note IS 'what the latest such look found';
 
 CREATE TABLE @extschema@.api_attempts (
 	request_id          bigint NOT NULL,
@@ -270,6 +294,7 @@ CREATE TABLE @extschema@.api_attempts (
 	result              text CHECK (result IN ('succeeded', 'rejected', 'retry', 'unknown', 'lost')),
 	error               text,
 	idempotent_replayed boolean,
+	method              text NOT NULL DEFAULT 'POST' CHECK (method IN ('POST', 'GET')),
 	PRIMARY KEY (request_id, attempt)
 ) WITH (fillfactor = 80);
 
@@ -282,27 +307,129 @@ COMMENT ON COLUMN @extschema@.api_attempts.finished_at IS 'when its outcome was 
 COMMENT ON COLUMN @extschema@.api_attempts.duration_ms IS 'from first byte out to last byte in, in milliseconds';
 COMMENT ON COLUMN @extschema@.api_attempts.http_status IS 'NULL if no answer came';
 COMMENT ON COLUMN @extschema@.api_attempts.stripe_request_id IS 'Stripe''s Request-Id header';
-COMMENT ON COLUMN @extschema@.api_attempts.result IS 'succeeded, rejected, retry, unknown; lost: the worker died before it saw an answer';
+COMMENT ON COLUMN @extschema@.api_attempts.result IS 'succeeded, rejected, retry, unknown; lost: the worker died before it saw an answer. Of a look-up: whether it was answered';
 COMMENT ON COLUMN @extschema@.api_attempts.error IS 'what went wrong, in short';
 COMMENT ON COLUMN @extschema@.api_attempts.idempotent_replayed IS 'Stripe answered from its memory of an earlier attempt';
+COMMENT ON COLUMN @extschema@.api_attempts.method IS 'POST: the request itself; GET: a look-up of what became of it, or of its PaymentIntent';
 
 CREATE TABLE @extschema@.worker_state (
-	singleton     boolean NOT NULL DEFAULT true CHECK (singleton),
-	paused        boolean NOT NULL DEFAULT false,
-	paused_reason text,
-	paused_by     text,
-	paused_at     timestamptz,
+	singleton         boolean NOT NULL DEFAULT true CHECK (singleton),
+	paused            boolean NOT NULL DEFAULT false,
+	paused_reason     text,
+	paused_by         text,
+	paused_at         timestamptz,
+	system_identifier text,
+	database_oid      oid,
+	host              text,
+	port              integer,
+	timeline          integer,
+	served_at         timestamptz,
+	moved_from        text,
+	moved_at          timestamptz,
 	PRIMARY KEY (singleton)
 );
 INSERT INTO @extschema@.worker_state DEFAULT VALUES;
 
+-- A dump carries this row: in it stands who served the database, by which a
+-- restored copy knows itself for one.  It takes the place of the row above.
+CREATE FUNCTION @extschema@.replace_worker_state() RETURNS trigger
+	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+	SET search_path = pg_catalog, pg_temp
+	AS $$
+BEGIN
+	DELETE FROM @extschema@.worker_state;
+	RETURN NEW;
+END
+$$;
+COMMENT ON FUNCTION @extschema@.replace_worker_state() IS
+'Trigger of worker_state: a restored row takes the place of the one that CREATE EXTENSION made';
+CREATE TRIGGER stripe_lifecycle_replace BEFORE INSERT ON @extschema@.worker_state
+	FOR EACH ROW EXECUTE FUNCTION @extschema@.replace_worker_state();
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.worker_state', '');
+
 COMMENT ON TABLE @extschema@.worker_state IS
-'Whether the worker may send; pause_worker() and resume_worker() change it';
+'Whether the worker may send, and from where it last did; pause_worker() and resume_worker() change it';
 COMMENT ON COLUMN @extschema@.worker_state.singleton IS 'there is one row';
 COMMENT ON COLUMN @extschema@.worker_state.paused IS 'nothing is sent to Stripe while true';
-COMMENT ON COLUMN @extschema@.worker_state.paused_reason IS 'as given to pause_worker()';
-COMMENT ON COLUMN @extschema@.worker_state.paused_by IS 'the role that paused it';
+COMMENT ON COLUMN @extschema@.worker_state.paused_reason IS 'as given to pause_worker(), or why the worker did it itself';
+COMMENT ON COLUMN @extschema@.worker_state.paused_by IS 'the role that paused it; stripe_lifecycle_worker: the worker itself';
 COMMENT ON COLUMN @extschema@.worker_state.paused_at IS 'since when';
+COMMENT ON COLUMN @extschema@.worker_state.system_identifier IS 'the server from which payments were sent: anywhere else this is a copy, and paused. NULL before anything was sent';
+COMMENT ON COLUMN @extschema@.worker_state.database_oid IS 'the database there';
+COMMENT ON COLUMN @extschema@.worker_state.host IS 'the host the latest worker ran on';
+COMMENT ON COLUMN @extschema@.worker_state.port IS 'the port of its server';
+COMMENT ON COLUMN @extschema@.worker_state.timeline IS 'the timeline it wrote; a promotion begins a new one';
+COMMENT ON COLUMN @extschema@.worker_state.served_at IS 'when that worker first sent something';
+COMMENT ON COLUMN @extschema@.worker_state.moved_from IS 'host, port and timeline before they last changed; resume_worker() erases this';
+COMMENT ON COLUMN @extschema@.worker_state.moved_at IS 'when the worker noticed';
+
+-- One row per Stripe account: a connected account has a list of events of its
+-- own.  No guard: nothing here is believed about a payment.
+CREATE TABLE @extschema@.reconcile_state (
+	account          text NOT NULL,
+	since            timestamptz NOT NULL,
+	cursor_created   timestamptz,
+	rewind_to        timestamptz,
+	run_started_at   timestamptz,
+	run_gte          timestamptz,
+	run_after        text,
+	run_newest       timestamptz,
+	run_failed       timestamptz,
+	run_pages        integer NOT NULL DEFAULT 0,
+	in_flight        boolean NOT NULL DEFAULT false,
+	due_at           timestamptz,
+	failures         integer NOT NULL DEFAULT 0,
+	proven_until     timestamptz,
+	last_finished_at timestamptz,
+	last_error       jsonb,
+	gap_from         timestamptz,
+	gap_to           timestamptz,
+	PRIMARY KEY (account)
+) WITH (fillfactor = 50);
+
+COMMENT ON TABLE @extschema@.reconcile_state IS
+'How far Stripe''s own list of events has been read, for each account; see stripe_lifecycle.reconcile_interval';
+COMMENT ON COLUMN @extschema@.reconcile_state.account IS 'connected account (acct_...), or empty for the API key''s own';
+COMMENT ON COLUMN @extschema@.reconcile_state.since IS 'when the account''s first PaymentIntent became known';
+COMMENT ON COLUMN @extschema@.reconcile_state.cursor_created IS 'events up to here were read, by Stripe''s clock; the next run begins a little before';
+COMMENT ON COLUMN @extschema@.reconcile_state.rewind_to IS 'a look at a payment found an event missing: the next run begins here';
+COMMENT ON COLUMN @extschema@.reconcile_state.run_started_at IS 'when the run under way began; NULL between runs';
+COMMENT ON COLUMN @extschema@.reconcile_state.run_gte IS 'the oldest time it reads';
+COMMENT ON COLUMN @extschema@.reconcile_state.run_after IS 'the last event it has read: Stripe lists the newest first';
+COMMENT ON COLUMN @extschema@.reconcile_state.run_newest IS 'Stripe''s clock when it began: the next cursor';
+COMMENT ON COLUMN @extschema@.reconcile_state.run_failed IS 'time of the oldest event of ours that could not be taken in: the next cursor, so that it is read again';
+COMMENT ON COLUMN @extschema@.reconcile_state.run_pages IS 'pages read by the run under way, or by the latest';
+COMMENT ON COLUMN @extschema@.reconcile_state.in_flight IS 'a page is being fetched; due_at is the end of its lease';
+COMMENT ON COLUMN @extschema@.reconcile_state.due_at IS 'when the next page or run is due, unless that is a matter of the interval';
+COMMENT ON COLUMN @extschema@.reconcile_state.failures IS 'pages in a row that could not be had';
+COMMENT ON COLUMN @extschema@.reconcile_state.proven_until IS 'every event up to here that Stripe still has was taken in';
+COMMENT ON COLUMN @extschema@.reconcile_state.last_finished_at IS 'when the latest complete run ended';
+COMMENT ON COLUMN @extschema@.reconcile_state.last_error IS 'what went wrong in the run under way, or in the latest';
+COMMENT ON COLUMN @extschema@.reconcile_state.gap_from IS 'events from here to gap_to were gone from Stripe, which keeps them for 30 days, before they could be read. Stays until its owner sets both to NULL';
+COMMENT ON COLUMN @extschema@.reconcile_state.gap_to IS 'the end of that gap';
+
+CREATE TABLE @extschema@.operator_actions (
+	id         bigint GENERATED ALWAYS AS IDENTITY,
+	at         timestamptz NOT NULL,
+	role       text NOT NULL,
+	action     text NOT NULL,
+	request_id bigint,
+	payment_id uuid,
+	event_id   text,
+	reason     text,
+	PRIMARY KEY (id)
+);
+
+COMMENT ON TABLE @extschema@.operator_actions IS
+'What operators did, append-only: who paused and resumed the worker, sent requests again, decided on events';
+COMMENT ON COLUMN @extschema@.operator_actions.id IS 'order of recording';
+COMMENT ON COLUMN @extschema@.operator_actions.at IS 'when';
+COMMENT ON COLUMN @extschema@.operator_actions.role IS 'the database role on whose behalf the session ran';
+COMMENT ON COLUMN @extschema@.operator_actions.action IS 'pause_worker, resume_worker, retry_request, replay_event, accept_event or dismiss_event';
+COMMENT ON COLUMN @extschema@.operator_actions.request_id IS 'the row of api_requests, if it was about one';
+COMMENT ON COLUMN @extschema@.operator_actions.payment_id IS 'the payment, if it was about one';
+COMMENT ON COLUMN @extschema@.operator_actions.event_id IS 'the event, if it was about one';
+COMMENT ON COLUMN @extschema@.operator_actions.reason IS 'as the operator gave it';
 
 --
 -- Guards.  AFTER triggers see a row as it was really written, whatever other
@@ -351,6 +478,13 @@ CREATE TRIGGER stripe_lifecycle_guard_truncate BEFORE TRUNCATE ON @extschema@.ap
 	FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.guard();
 ALTER TABLE @extschema@.api_attempts ENABLE ALWAYS TRIGGER stripe_lifecycle_guard;
 ALTER TABLE @extschema@.api_attempts ENABLE ALWAYS TRIGGER stripe_lifecycle_guard_truncate;
+
+CREATE TRIGGER stripe_lifecycle_guard AFTER INSERT OR UPDATE OR DELETE ON @extschema@.operator_actions
+	FOR EACH ROW EXECUTE FUNCTION @extschema@.guard();
+CREATE TRIGGER stripe_lifecycle_guard_truncate BEFORE TRUNCATE ON @extschema@.operator_actions
+	FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.guard();
+ALTER TABLE @extschema@.operator_actions ENABLE ALWAYS TRIGGER stripe_lifecycle_guard;
+ALTER TABLE @extschema@.operator_actions ENABLE ALWAYS TRIGGER stripe_lifecycle_guard_truncate;
 
 --
 -- What applications call
@@ -466,13 +600,22 @@ CREATE FUNCTION @extschema@.legal_transitions(
 COMMENT ON FUNCTION @extschema@.legal_transitions() IS
 'Every legal move and what proves it, from the same table the guard reads; from_state is NULL for the creation';
 
+CREATE FUNCTION @extschema@.record_action(action text, reason text) RETURNS text
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'sl_record_action';
+COMMENT ON FUNCTION @extschema@.record_action(text, text) IS
+'Appends to operator_actions, for the functions of stripe_lifecycle; returns the role on whose behalf the session runs';
+
 CREATE FUNCTION @extschema@.pause_worker(reason text DEFAULT NULL) RETURNS void
 	LANGUAGE sql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
 	SET search_path = pg_catalog, pg_temp
 	AS $$
+	WITH noted AS MATERIALIZED (
+		SELECT @extschema@.record_action('pause_worker', reason) AS role)
 	UPDATE @extschema@.worker_state
 	   SET paused = true, paused_reason = reason,
-		   paused_by = session_user, paused_at = pg_catalog.clock_timestamp()
+		   paused_by = noted.role, paused_at = pg_catalog.clock_timestamp()
+	  FROM noted
 $$;
 COMMENT ON FUNCTION @extschema@.pause_worker(text) IS
 'Nothing more is sent to Stripe from this database until resume_worker(); calls in flight are finished';
@@ -487,12 +630,499 @@ CREATE FUNCTION @extschema@.resume_worker() RETURNS void
 	LANGUAGE sql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
 	SET search_path = pg_catalog, pg_temp
 	AS $$
+	SELECT @extschema@.record_action('resume_worker', NULL);
 	UPDATE @extschema@.worker_state
-	   SET paused = false, paused_reason = NULL, paused_by = NULL, paused_at = NULL;
+	   SET paused = false, paused_reason = NULL, paused_by = NULL, paused_at = NULL,
+		   -- whoever calls this means this server and this database
+		   system_identifier = CASE WHEN system_identifier IS NOT NULL THEN
+			   (SELECT c.system_identifier::text FROM pg_catalog.pg_control_system() c) END,
+		   database_oid = CASE WHEN system_identifier IS NOT NULL THEN
+			   (SELECT d.oid FROM pg_catalog.pg_database d
+				 WHERE d.datname = pg_catalog.current_database()) END,
+		   host = NULL, port = NULL, timeline = NULL,
+		   moved_from = NULL, moved_at = NULL;
 	SELECT @extschema@.wake_worker()
 $$;
 COMMENT ON FUNCTION @extschema@.resume_worker() IS
-'Lets the worker send again what is queued in this database';
+'Lets the worker send again what is queued in this database. In a copy it means that payments are sent from here from now on, and no longer from the original';
+
+CREATE FUNCTION @extschema@.retry_request(request_id bigint, reason text DEFAULT NULL)
+	RETURNS bigint
+	LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER
+	SET search_path = pg_catalog, pg_temp
+	AS 'MODULE_PATHNAME', 'sl_retry_request';
+COMMENT ON FUNCTION @extschema@.retry_request(bigint, text) IS
+'Sends a dead request again: an unknown one as it is, under the same key, as long as Stripe remembers that; a rejected one as a new request. Returns the id of the request that will be sent';
+
+CREATE FUNCTION @extschema@.replay_event(event_id text, reason text DEFAULT NULL)
+	RETURNS text
+	LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER
+	SET search_path = pg_catalog, pg_temp
+	AS 'MODULE_PATHNAME', 'sl_replay_event';
+COMMENT ON FUNCTION @extschema@.replay_event(text, text) IS
+'Judges an unmatched or conflicting event anew, after what kept it from being applied was mended. Returns its outcome';
+
+CREATE FUNCTION @extschema@.resolve_conflict(event_id text, action text, reason text DEFAULT NULL)
+	RETURNS text
+	LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER
+	SET search_path = pg_catalog, pg_temp
+	AS 'MODULE_PATHNAME', 'sl_resolve_conflict';
+COMMENT ON FUNCTION @extschema@.resolve_conflict(text, text, text) IS
+'Decides on an event that contradicts its payment: accept applies it all the same, dismiss leaves the payment as it is. Also dismisses an unmatched event. Returns its outcome';
+
+--
+-- What is going on.  The views read only what waits for somebody, through
+-- partial indexes, so they cost what that is and not what ever was.
+--
+
+CREATE FUNCTION @extschema@.stats(
+	OUT stats_since timestamptz,
+	OUT attempts bigint, OUT succeeded bigint, OUT rejected bigint,
+	OUT retry bigint, OUT unknown bigint, OUT retries bigint,
+	OUT transport_errors bigint, OUT http_2xx bigint, OUT http_4xx bigint,
+	OUT http_429 bigint, OUT http_5xx bigint,
+	OUT last_success timestamptz, OUT last_error_at timestamptz,
+	OUT last_error text, OUT latency_histogram bigint[],
+	OUT webhooks_applied bigint, OUT webhooks_recorded bigint,
+	OUT webhooks_stale bigint, OUT webhooks_conflict bigint,
+	OUT webhooks_unmatched bigint, OUT webhooks_ignored bigint,
+	OUT webhooks_duplicate bigint,
+	OUT refused_bad_signature bigint, OUT refused_stale bigint,
+	OUT refused_malformed bigint, OUT refused_too_large bigint,
+	OUT refused_bad_body bigint, OUT refused_bad_event bigint,
+	OUT refused_no_secret bigint,
+	OUT last_webhook timestamptz,
+	OUT worker_starts bigint, OUT worker_failures bigint)
+	RETURNS record
+	LANGUAGE c VOLATILE PARALLEL RESTRICTED
+	AS 'MODULE_PATHNAME', 'sl_stats';
+COMMENT ON FUNCTION @extschema@.stats() IS
+'This database''s counters since stats_since, from shared memory; all NULL if the library is not preloaded. See view pg_stat_stripe_lifecycle';
+
+CREATE FUNCTION @extschema@.stats_latency(
+	OUT from_ms bigint, OUT below_ms bigint, OUT calls bigint)
+	RETURNS SETOF record
+	LANGUAGE c VOLATILE PARALLEL RESTRICTED ROWS 21
+	AS 'MODULE_PATHNAME', 'sl_stats_latency';
+COMMENT ON FUNCTION @extschema@.stats_latency() IS
+'The histogram of how long calls to Stripe took, with its bounds in milliseconds; the last bucket has no upper one';
+
+CREATE FUNCTION @extschema@.server_status(
+	OUT preloaded boolean, OUT launcher_running boolean, OUT worker_running boolean,
+	OUT database_served boolean,
+	OUT api_key_problem text, OUT api_key_mode text,
+	OUT webhook_secrets_problem text, OUT webhook_secrets integer,
+	OUT system_identifier text, OUT timeline integer, OUT host text, OUT port integer)
+	RETURNS record
+	LANGUAGE c VOLATILE PARALLEL RESTRICTED
+	AS 'MODULE_PATHNAME', 'sl_server_status';
+COMMENT ON FUNCTION @extschema@.server_status() IS
+'What health() knows of the server: processes, whether the files of secrets can be used, where it runs. For the owner';
+
+CREATE VIEW @extschema@.pg_stat_stripe_lifecycle AS
+SELECT d.oid AS datid, d.datname,
+	   q.queued, q.in_flight, q.oldest_due,
+	   (SELECT count(*) FROM @extschema@.api_requests WHERE status = 'unknown') AS unknown_requests,
+	   s.*
+  FROM pg_catalog.pg_database d,
+	   (SELECT count(*) FILTER (WHERE status = 'queued') AS queued,
+			   count(*) FILTER (WHERE status = 'in_flight') AS in_flight,
+			   min(next_attempt_at) FILTER (WHERE status = 'queued' AND next_attempt_at <> 'infinity') AS oldest_due
+		  FROM @extschema@.api_requests WHERE status IN ('queued', 'in_flight')) q,
+	   @extschema@.stats() s
+ WHERE d.datname = pg_catalog.current_database();
+COMMENT ON VIEW @extschema@.pg_stat_stripe_lifecycle IS
+'One row for this database: its queue as it is, and counters since stats_since, which survive workers but not a restart of the server';
+COMMENT ON COLUMN @extschema@.pg_stat_stripe_lifecycle.datid IS 'OID of this database';
+COMMENT ON COLUMN @extschema@.pg_stat_stripe_lifecycle.datname IS 'its name';
+COMMENT ON COLUMN @extschema@.pg_stat_stripe_lifecycle.queued IS 'requests that wait to be sent, or sent again';
+COMMENT ON COLUMN @extschema@.pg_stat_stripe_lifecycle.in_flight IS 'requests under way';
+COMMENT ON COLUMN @extschema@.pg_stat_stripe_lifecycle.oldest_due IS 'when the first of the queue is, or was, due; NULL if nothing waits but for its PaymentIntent';
+COMMENT ON COLUMN @extschema@.pg_stat_stripe_lifecycle.unknown_requests IS 'requests of which nobody knows whether Stripe carried them out';
+COMMENT ON COLUMN @extschema@.pg_stat_stripe_lifecycle.stats_since IS 'since when the following is counted; NULL, like all of it, if the library is not preloaded';
+COMMENT ON COLUMN @extschema@.pg_stat_stripe_lifecycle.attempts IS 'calls to Stripe that have ended';
+COMMENT ON COLUMN @extschema@.pg_stat_stripe_lifecycle.succeeded IS 'of these: carried out';
+COMMENT ON COLUMN @extschema@.pg_stat_stripe_lifecycle.rejected IS 'of these: refused for good';
+COMMENT ON COLUMN @extschema@.pg_stat_stripe_lifecycle.retry IS 'of these: to be repeated';
+COMMENT ON COLUMN @extschema@.pg_stat_stripe_lifecycle.unknown IS 'of these: not known, and not to be repeated';
+COMMENT ON COLUMN @extschema@.pg_stat_stripe_lifecycle.retries IS 'attempts that were not the first of their request';
+COMMENT ON COLUMN @extschema@.pg_stat_stripe_lifecycle.transport_errors IS 'attempts without an answer: no connection, a broken one, a timeout';
+COMMENT ON COLUMN @extschema@.pg_stat_stripe_lifecycle.http_2xx IS 'answers of that class';
+COMMENT ON COLUMN @extschema@.pg_stat_stripe_lifecycle.http_4xx IS 'answers of that class but 429';
+COMMENT ON COLUMN @extschema@.pg_stat_stripe_lifecycle.http_429 IS 'answers that said: too many requests';
+COMMENT ON COLUMN @extschema@.pg_stat_stripe_lifecycle.http_5xx IS 'answers of that class';
+COMMENT ON COLUMN @extschema@.pg_stat_stripe_lifecycle.last_success IS 'when a call last succeeded';
+COMMENT ON COLUMN @extschema@.pg_stat_stripe_lifecycle.last_error_at IS 'when one last did not';
+COMMENT ON COLUMN @extschema@.pg_stat_stripe_lifecycle.last_error IS 'how: transport, http_NNN, or the SQLSTATE with which its answer could not be stored';
+COMMENT ON COLUMN @extschema@.pg_stat_stripe_lifecycle.latency_histogram IS 'calls by how long they took: below 1 ms, below 2, below 4 ... the 21st 2^19 ms or more; see stats_latency()';
+COMMENT ON COLUMN @extschema@.pg_stat_stripe_lifecycle.webhooks_applied IS 'webhooks that moved a payment';
+COMMENT ON COLUMN @extschema@.pg_stat_stripe_lifecycle.webhooks_recorded IS 'webhooks kept that moved nothing';
+COMMENT ON COLUMN @extschema@.pg_stat_stripe_lifecycle.webhooks_stale IS 'webhooks older than what was known';
+COMMENT ON COLUMN @extschema@.pg_stat_stripe_lifecycle.webhooks_conflict IS 'webhooks that contradicted their payment';
+COMMENT ON COLUMN @extschema@.pg_stat_stripe_lifecycle.webhooks_unmatched IS 'webhooks of no payment known then';
+COMMENT ON COLUMN @extschema@.pg_stat_stripe_lifecycle.webhooks_ignored IS 'webhooks of a type without use';
+COMMENT ON COLUMN @extschema@.pg_stat_stripe_lifecycle.webhooks_duplicate IS 'webhooks that had been taken in before';
+COMMENT ON COLUMN @extschema@.pg_stat_stripe_lifecycle.refused_bad_signature IS 'webhooks refused: no signature matched (SL021)';
+COMMENT ON COLUMN @extschema@.pg_stat_stripe_lifecycle.refused_stale IS 'webhooks refused: signed too far from now (SL022)';
+COMMENT ON COLUMN @extschema@.pg_stat_stripe_lifecycle.refused_malformed IS 'webhooks refused: header missing or malformed (SL023)';
+COMMENT ON COLUMN @extschema@.pg_stat_stripe_lifecycle.refused_too_large IS 'webhooks refused: body too large (SL024)';
+COMMENT ON COLUMN @extschema@.pg_stat_stripe_lifecycle.refused_bad_body IS 'webhooks refused: signed, but no JSON object (SL025)';
+COMMENT ON COLUMN @extschema@.pg_stat_stripe_lifecycle.refused_bad_event IS 'webhooks refused: signed, but no event that can be read (SL026)';
+COMMENT ON COLUMN @extschema@.pg_stat_stripe_lifecycle.refused_no_secret IS 'webhooks refused for want of a secret (SL020)';
+COMMENT ON COLUMN @extschema@.pg_stat_stripe_lifecycle.last_webhook IS 'when a webhook was last taken in';
+COMMENT ON COLUMN @extschema@.pg_stat_stripe_lifecycle.worker_starts IS 'workers that took up this database';
+COMMENT ON COLUMN @extschema@.pg_stat_stripe_lifecycle.worker_failures IS 'workers that ended otherwise than by having nothing to do';
+
+CREATE VIEW @extschema@.conflicts AS
+SELECT event_id, type, payment_id, payment_intent_id, reason, created, received_at
+  FROM @extschema@.webhook_events
+ WHERE outcome = 'conflict';
+COMMENT ON VIEW @extschema@.conflicts IS
+'Verified events that contradict their payment and changed nothing; resolve_conflict() decides on them';
+COMMENT ON COLUMN @extschema@.conflicts.event_id IS 'the event (evt_...)';
+COMMENT ON COLUMN @extschema@.conflicts.type IS 'its type';
+COMMENT ON COLUMN @extschema@.conflicts.payment_id IS 'the payment it contradicts';
+COMMENT ON COLUMN @extschema@.conflicts.payment_intent_id IS 'the PaymentIntent it is about';
+COMMENT ON COLUMN @extschema@.conflicts.reason IS 'what contradicts what';
+COMMENT ON COLUMN @extschema@.conflicts.created IS 'its time at Stripe';
+COMMENT ON COLUMN @extschema@.conflicts.received_at IS 'when it arrived here';
+
+-- Refusals that need no human are left out: a bank's no, a call whose payment
+-- has ended, one that a later call took the place of.  A failed payment's
+-- cancellation does matter, because the customer could still pay.
+CREATE VIEW @extschema@.dead_requests AS
+SELECT r.id, r.payment_id, r.operation, r.status, r.finished_at AS since,
+	   coalesce(r.last_error ->> 'message', r.last_error ->> 'code', 'no answer of Stripe''s was stored') AS why,
+	   CASE WHEN r.first_sent_at IS NULL OR r.first_sent_at > pg_catalog.now() - interval '23 hours'
+			THEN 'Call retry_request(): it sends the same bytes under the same key, which is safe until 23 hours after it was first sent.'
+			ELSE 'Wait for the worker''s look-up at Stripe; if that cannot tell, look for the payment''s id in the metadata of PaymentIntents in Stripe''s Dashboard.'
+	   END AS what_to_do
+  FROM @extschema@.api_requests r
+ WHERE r.status = 'unknown'
+UNION ALL
+SELECT r.id, r.payment_id, r.operation, r.status, r.finished_at,
+	   CASE WHEN r.last_error ->> 'source' IN ('lookup', 'worker') THEN '' ELSE 'Stripe refused: ' END || coalesce(r.last_error ->> 'message', r.last_error ->> 'code', 'HTTP status ' || r.http_status, 'no reason was stored'),
+	   CASE r.operation
+			WHEN 'create' THEN 'Mend the cause and call retry_request(), or create another payment.'
+			WHEN 'cancel' THEN 'Look at the PaymentIntent in Stripe''s Dashboard; if it can still be paid, mend the cause and call retry_request().'
+			ELSE 'Mend the cause and call retry_request(), or confirm_payment() with other parameters.'
+	   END
+  FROM @extschema@.api_requests r
+  JOIN @extschema@.payments p ON p.id = r.payment_id
+ WHERE r.status = 'rejected' AND r.http_status IS DISTINCT FROM 402
+   AND r.last_error ->> 'type' IS DISTINCT FROM 'card_error'
+   AND (p.finished_at IS NULL OR (p.state = 'failed' AND r.operation = 'cancel'))
+   AND NOT EXISTS (SELECT FROM @extschema@.api_requests later
+					WHERE later.payment_id = r.payment_id
+					  AND later.operation = r.operation AND later.id > r.id);
+COMMENT ON VIEW @extschema@.dead_requests IS
+'Calls to Stripe that nobody makes any more and that need a human: why, and what to do';
+COMMENT ON COLUMN @extschema@.dead_requests.id IS 'the request, for retry_request()';
+COMMENT ON COLUMN @extschema@.dead_requests.payment_id IS 'its payment';
+COMMENT ON COLUMN @extschema@.dead_requests.operation IS 'create, confirm or cancel';
+COMMENT ON COLUMN @extschema@.dead_requests.status IS 'rejected or unknown';
+COMMENT ON COLUMN @extschema@.dead_requests.since IS 'when it came to that';
+COMMENT ON COLUMN @extschema@.dead_requests.why IS 'what went wrong';
+COMMENT ON COLUMN @extschema@.dead_requests.what_to_do IS 'what to do about it';
+
+-- The look at the creating request costs two index probes and is done only for
+-- payments without a PaymentIntent.
+CREATE VIEW @extschema@.stuck_payments AS
+SELECT p.id AS payment_id, p.state, p.updated_at AS since,
+	   k.kind NOT IN ('customer_details', 'customer_action') AND
+	   (k.kind <> 'processing' OR p.updated_at < pg_catalog.now() - interval '7 days') AS needs_operator,
+	   CASE k.kind
+			WHEN 'not_queued' THEN 'no call to Stripe was ever queued for it'
+			WHEN 'create_rejected' THEN 'Stripe refused to create its PaymentIntent'
+			WHEN 'create_unknown' THEN 'nobody knows whether Stripe created its PaymentIntent'
+			WHEN 'create_waiting' THEN 'its PaymentIntent has not been created yet'
+			WHEN 'create_answered' THEN 'its PaymentIntent was created, but is not stored'
+			WHEN 'capture' THEN 'it is authorised and waits for capture'
+			WHEN 'processing' THEN 'Stripe is processing it'
+			WHEN 'customer_action' THEN 'the customer has yet to authenticate or act'
+			ELSE 'the customer has yet to give payment details'
+	   END AS why,
+	   CASE k.kind
+			WHEN 'not_queued' THEN 'It was inserted by hand: create a payment with create_payment() instead.'
+			WHEN 'create_rejected' THEN 'Mend the cause, see dead_requests, and call retry_request(), or create another payment.'
+			WHEN 'create_unknown' THEN 'See dead_requests.'
+			WHEN 'create_waiting' THEN 'See health(): is the worker paused, without a key, or is Stripe not to be reached?'
+			WHEN 'create_answered' THEN 'See last_error of the request in api_requests.'
+			WHEN 'capture' THEN 'Capture or cancel it at Stripe: an authorisation lapses, usually after 7 days.'
+			WHEN 'processing' THEN 'Bank debits take days. If it has ended in Stripe''s Dashboard, a webhook was lost: see setting stripe_lifecycle.reconcile_interval.'
+			ELSE 'Nothing, or cancel_payment() if the customer will not come back.'
+	   END AS what_to_do
+  FROM @extschema@.payments p
+  LEFT JOIN LATERAL (
+	SELECT r.status FROM @extschema@.api_requests r
+	 WHERE p.payment_intent_id IS NULL AND r.payment_id = p.id AND r.operation = 'create'
+	 ORDER BY r.id DESC LIMIT 1) c ON true
+ CROSS JOIN LATERAL (
+	SELECT CASE
+		WHEN p.payment_intent_id IS NULL THEN
+			CASE c.status
+				WHEN 'rejected' THEN 'create_rejected'
+				WHEN 'unknown' THEN 'create_unknown'
+				WHEN 'succeeded' THEN 'create_answered'
+				WHEN 'queued' THEN 'create_waiting'
+				WHEN 'in_flight' THEN 'create_waiting'
+				ELSE 'not_queued'
+			END
+		WHEN p.state = 'processing' AND p.amount_capturable > 0 THEN 'capture'
+		WHEN p.state = 'processing' THEN 'processing'
+		WHEN p.state = 'requires_action' THEN 'customer_action'
+		ELSE 'customer_details' END AS kind) k
+ WHERE p.finished_at IS NULL
+   AND p.created_at < pg_catalog.now() - interval '1 hour'
+   AND p.updated_at < pg_catalog.now() - interval '1 hour';
+COMMENT ON VIEW @extschema@.stuck_payments IS
+'Payments that have not ended and have not moved for an hour: why, and what to do';
+COMMENT ON COLUMN @extschema@.stuck_payments.payment_id IS 'the payment';
+COMMENT ON COLUMN @extschema@.stuck_payments.state IS 'its state';
+COMMENT ON COLUMN @extschema@.stuck_payments.since IS 'when anything last became known of it';
+COMMENT ON COLUMN @extschema@.stuck_payments.needs_operator IS 'false while it is the customer''s turn, or a bank''s for up to a week';
+COMMENT ON COLUMN @extschema@.stuck_payments.why IS 'what it waits for';
+COMMENT ON COLUMN @extschema@.stuck_payments.what_to_do IS 'what to do about it';
+
+-- Numbers are counted up to a thousand, so that asking costs little however
+-- bad things are.
+CREATE FUNCTION @extschema@.health(
+	OUT check_name text, OUT status text, OUT detail text, OUT hint text)
+	RETURNS SETOF record
+	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER ROWS 16
+	SET search_path = pg_catalog, pg_temp
+	AS $$
+DECLARE
+	here record;
+	counted record;
+	facts record;
+	state jsonb;
+	n bigint;
+	lag interval;
+	tried interval;
+	since timestamptz;
+	standby boolean := pg_is_in_recovery();
+BEGIN
+	SELECT * INTO here FROM @extschema@.server_status();
+	SELECT * INTO counted FROM @extschema@.stats();
+	SELECT to_jsonb(w) INTO state FROM @extschema@.worker_state w;
+	SELECT count(*) FILTER (WHERE r.status = 'queued') AS queued,
+		   count(*) FILTER (WHERE r.status = 'in_flight') AS in_flight,
+		   clock_timestamp() - min(r.next_attempt_at) FILTER (WHERE r.status = 'queued' AND r.next_attempt_at <> 'infinity') AS lag,
+		   clock_timestamp() - min(r.first_sent_at) AS tried
+	  INTO facts
+	  FROM @extschema@.api_requests r WHERE r.status IN ('queued', 'in_flight');
+	lag := greatest(date_trunc('second', facts.lag), interval '0');
+	tried := date_trunc('second', facts.tried);
+
+	check_name := 'library';
+	IF here.preloaded THEN
+		status := 'ok'; detail := 'the library is preloaded'; hint := NULL;
+	ELSE
+		status := 'critical'; detail := 'the library is not preloaded, so nothing is sent to Stripe';
+		hint := 'Add stripe_lifecycle to shared_preload_libraries and restart the server.';
+	END IF;
+	RETURN NEXT;
+
+	check_name := 'launcher'; hint := NULL;
+	IF here.launcher_running THEN
+		status := 'ok'; detail := 'running';
+	ELSIF standby THEN
+		status := 'ok'; detail := 'this is a standby; the launcher starts when it is promoted';
+	ELSE
+		status := 'critical'; detail := 'not running, so no worker is started';
+		hint := 'See whether the library is preloaded, max_worker_processes leaves room, and what the server''s log says.';
+	END IF;
+	RETURN NEXT;
+
+	check_name := 'worker'; hint := NULL; status := 'ok';
+	IF here.worker_running THEN
+		detail := 'running';
+	ELSIF standby OR lag IS NULL OR lag < interval '15 s' THEN
+		detail := 'not running, not needed';
+	ELSIF (state ->> 'paused')::boolean THEN
+		detail := 'not running while paused';
+	ELSIF NOT here.database_served THEN
+		status := 'critical'; detail := 'work is waiting, but this database is not served';
+		hint := 'Add it to stripe_lifecycle.databases and reload the configuration.';
+	ELSE
+		status := 'critical'; detail := 'work is waiting and no worker is running';
+		hint := 'The server''s log says why. Is the API key readable, max_worker_processes large enough?';
+	END IF;
+	RETURN NEXT;
+
+	check_name := 'api_key'; hint := NULL;
+	IF here.api_key_problem IS NULL THEN
+		status := 'ok'; detail := coalesce(format('a key of %s mode', here.api_key_mode), 'a key whose mode its prefix does not tell');
+	ELSE
+		status := 'critical'; detail := here.api_key_problem;
+		hint := 'Put the key into the file named by stripe_lifecycle.api_key_file and reload the configuration.';
+	END IF;
+	RETURN NEXT;
+
+	check_name := 'webhook_secrets'; hint := NULL;
+	IF here.webhook_secrets_problem IS NULL THEN
+		status := 'ok'; detail := format('%s active', here.webhook_secrets);
+	ELSE
+		status := 'critical'; detail := here.webhook_secrets_problem;
+		hint := 'Put the secrets into the file named by stripe_lifecycle.webhook_secret_file and reload the configuration.';
+	END IF;
+	RETURN NEXT;
+
+	check_name := 'mode'; hint := NULL; status := 'ok'; detail := 'key and payments agree';
+	IF here.api_key_mode IS NOT NULL AND EXISTS (
+		SELECT FROM @extschema@.payments p
+		 WHERE p.finished_at IS NULL AND p.livemode = (here.api_key_mode <> 'live'))
+	THEN
+		status := 'critical';
+		detail := format('the API key is of %s mode, but payments of the other mode have not ended', here.api_key_mode);
+		hint := 'Put a key of the payments'' mode into the key file, or keep test and live payments in different databases.';
+	END IF;
+	RETURN NEXT;
+
+	check_name := 'paused'; hint := NULL; status := 'ok'; detail := 'sending';
+	IF (state ->> 'paused')::boolean THEN
+		status := 'warning';
+		detail := format('paused by %s since %s%s', coalesce(state ->> 'paused_by', 'nobody known'),
+						 date_trunc('second', (state ->> 'paused_at')::timestamptz),
+						 ': ' || (state ->> 'paused_reason'));
+		hint := 'Nothing is sent until resume_worker().';
+	END IF;
+	RETURN NEXT;
+
+	-- where the worker last served this database, and where it is now
+	check_name := 'moved'; hint := NULL; status := 'ok'; detail := 'the queue was last served by this server';
+	IF state ->> 'system_identifier' IS NULL THEN
+		detail := 'the queue has not been served yet';
+	ELSIF state ->> 'system_identifier' <> here.system_identifier
+		OR (state ->> 'database_oid')::oid <> (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
+	THEN
+		status := 'critical'; detail := 'this database is a copy: its queue was last served in another one';
+		hint := 'If the original is gone for good, call resume_worker(). If it still runs, do not: both would send the same requests.';
+	ELSIF (state ->> 'host') <> here.host OR (state ->> 'port')::integer <> here.port
+		OR (state ->> 'timeline')::integer <> here.timeline
+	THEN
+		status := 'warning';
+		detail := format('last served on host %s, port %s, timeline %s; now %s, %s, %s',
+						 state ->> 'host', state ->> 'port', state ->> 'timeline',
+						 here.host, here.port, coalesce(here.timeline::text, 'unknown'));
+		hint := 'A promoted standby looks like this, and so does a copy of the data directory. Make sure that only one of them has the key files.';
+	ELSIF state ->> 'moved_from' IS NOT NULL THEN
+		status := 'warning';
+		detail := format('moved from %s at %s', state ->> 'moved_from', date_trunc('second', (state ->> 'moved_at')::timestamptz));
+		hint := 'A promoted standby looks like this, and so does a copy of the data directory. Make sure that only one of them has the key files; resume_worker() then ends this warning.';
+	END IF;
+	RETURN NEXT;
+
+	check_name := 'queue'; hint := NULL; status := 'ok';
+	detail := format('%s queued, %s in flight', facts.queued, facts.in_flight);
+	IF lag >= interval '1 min' THEN
+		status := CASE WHEN lag >= interval '1 hour' THEN 'critical' ELSE 'warning' END;
+		detail := detail || format('; the oldest has been due for %s', lag);
+		hint := 'See the checks worker, api_key and paused, and last_error of pg_stat_stripe_lifecycle.';
+	ELSIF tried >= interval '5 min' THEN
+		-- every retry is in the future again, so being due says nothing of these
+		status := CASE WHEN tried >= interval '1 hour' THEN 'critical' ELSE 'warning' END;
+		detail := detail || format('; the oldest has been tried for %s without a final answer', tried);
+		hint := 'Is Stripe to be reached? See last_error of api_requests and of pg_stat_stripe_lifecycle.';
+	END IF;
+	RETURN NEXT;
+
+	check_name := 'dead_requests'; hint := NULL; status := 'ok'; detail := 'none';
+	SELECT count(*) INTO n FROM (SELECT FROM @extschema@.dead_requests LIMIT 1001) x;
+	IF n > 0 THEN
+		status := 'warning'; detail := CASE WHEN n > 1000 THEN 'more than 1000' ELSE n::text END;
+		hint := 'See stripe_lifecycle.dead_requests.';
+	END IF;
+	RETURN NEXT;
+
+	check_name := 'conflicts'; hint := NULL; status := 'ok'; detail := 'none';
+	SELECT count(*) INTO n FROM (SELECT FROM @extschema@.conflicts LIMIT 1001) x;
+	IF n > 0 THEN
+		status := 'warning'; detail := CASE WHEN n > 1000 THEN 'more than 1000' ELSE n::text END;
+		hint := 'See stripe_lifecycle.conflicts, and decide with resolve_conflict().';
+	END IF;
+	RETURN NEXT;
+
+	-- Other users of the same Stripe account have events too: what does not
+	-- carry a payment's id is most likely theirs.
+	check_name := 'unmatched_events'; hint := NULL; status := 'ok'; detail := 'none older than an hour';
+	SELECT count(*) FILTER (WHERE x.ours) AS ours, count(*) AS total INTO facts
+	  FROM (SELECT e.payload #>> '{data,object,metadata,stripe_lifecycle_payment_id}' IS NOT NULL AS ours
+			  FROM @extschema@.webhook_events e
+			 WHERE e.outcome = 'unmatched' AND e.received_at < now() - interval '1 hour'
+			 LIMIT 1001) x;
+	IF facts.total > 0 THEN
+		status := CASE WHEN facts.ours > 0 THEN 'warning' ELSE 'ok' END;
+		detail := format('%s older than an hour, %s of them with the id of a payment that is not here',
+						 CASE WHEN facts.total > 1000 THEN 'more than 1000' ELSE facts.total::text END, facts.ours);
+		hint := CASE WHEN facts.ours > 0
+			THEN 'Does another database share the webhook endpoint, or was this one restored from an older backup? Mend that and call replay_event().' END;
+	END IF;
+	RETURN NEXT;
+
+	check_name := 'stuck_payments'; hint := NULL; status := 'ok'; detail := 'none that needs an operator';
+	SELECT count(*) INTO n FROM (SELECT FROM @extschema@.stuck_payments s WHERE s.needs_operator LIMIT 1001) x;
+	IF n > 0 THEN
+		status := 'warning'; detail := CASE WHEN n > 1000 THEN 'more than 1000' ELSE n::text END;
+		hint := 'See stripe_lifecycle.stuck_payments.';
+	END IF;
+	RETURN NEXT;
+
+	-- A PaymentIntent that was created has an event, which should be here soon.
+	check_name := 'webhooks'; hint := NULL; status := 'ok';
+	since := coalesce(counted.last_webhook, counted.stats_since);
+	detail := CASE WHEN counted.stats_since IS NULL THEN 'not counted'
+		WHEN counted.last_webhook IS NULL THEN format('none since %s', date_trunc('second', counted.stats_since))
+		ELSE format('the last one came %s s ago', floor(extract(epoch FROM clock_timestamp() - counted.last_webhook))) END;
+	IF counted.last_success > since
+		AND (counted.last_success - since > interval '15 min' OR clock_timestamp() - counted.last_success > interval '15 min')
+	THEN
+		status := 'warning'; detail := detail || ', although Stripe has carried out calls since';
+		hint := 'Look at the endpoint''s deliveries in Stripe''s Dashboard, and at the refused_ columns of pg_stat_stripe_lifecycle.';
+	END IF;
+	RETURN NEXT;
+
+	check_name := 'reconciliation'; hint := NULL; status := 'ok';
+	SELECT s.setting::bigint INTO n FROM pg_settings s WHERE s.name = 'stripe_lifecycle.reconcile_interval';
+	SELECT max(clock_timestamp() - coalesce(r.proven_until, r.since)) AS lag,
+		   min(r.gap_from) AS gap_from, max(r.gap_to) AS gap_to, max(r.failures) AS failures
+	  INTO facts FROM @extschema@.reconcile_state r;
+	IF facts.gap_from IS NOT NULL THEN
+		status := 'critical';
+		detail := format('events from %s to %s were gone from Stripe before they could be read', facts.gap_from, facts.gap_to);
+		hint := 'Compare the payments of that time with Stripe''s Dashboard; then set gap_from and gap_to of reconcile_state to NULL.';
+	ELSIF coalesce(n, 0) = 0 THEN
+		detail := 'off: missed webhooks are not looked for';
+		hint := 'Set stripe_lifecycle.reconcile_interval, such as to 5min.';
+	ELSIF facts.lag IS NULL THEN
+		detail := 'nothing to be read yet';
+	ELSE
+		detail := format('equal to Stripe up to %s ago', date_trunc('second', greatest(facts.lag, interval '0')));
+		IF facts.lag > make_interval(secs => 3 * n) + interval '5 min' THEN
+			status := CASE WHEN facts.lag > interval '1 day' THEN 'critical' ELSE 'warning' END;
+			hint := 'See last_error of reconcile_state, and the checks worker, api_key and paused. Stripe keeps events for 30 days.';
+		END IF;
+	END IF;
+	RETURN NEXT;
+
+	check_name := 'guards'; hint := NULL; status := 'ok'; detail := 'on all tables';
+	SELECT string_agg(t.name, ', ') INTO detail
+	  FROM unnest('{payments,payment_transitions,webhook_events,api_requests,api_attempts,operator_actions}'::text[]) AS t (name)
+	 WHERE 2 <> (SELECT count(*) FROM pg_trigger g
+				 WHERE g.tgrelid = to_regclass('@extschema@.' || t.name)
+				   AND g.tgfoid = '@extschema@.guard()'::regprocedure AND g.tgenabled = 'A');
+	IF detail IS NOT NULL THEN
+		status := 'critical'; detail := format('missing or disabled on: %s', detail);
+		hint := 'Enable them: ALTER TABLE ... ENABLE ALWAYS TRIGGER stripe_lifecycle_guard, and stripe_lifecycle_guard_truncate. Find out who disabled them.';
+	ELSE
+		detail := 'on all tables';
+	END IF;
+	RETURN NEXT;
+END
+$$;
+COMMENT ON FUNCTION @extschema@.health() IS
+'Is all well? One row per check: ok, warning or critical, with what was found and what to do';
 
 --
 -- Grants.  Nothing is PUBLIC's but the bare facts of the state machine.
@@ -532,7 +1162,13 @@ BEGIN
 		'GRANT EXECUTE ON FUNCTION @extschema@.legal_transitions() TO %s', role);
 	EXECUTE pg_catalog.format(
 		'GRANT SELECT ON @extschema@.payment_transitions, @extschema@.webhook_events,
-			@extschema@.api_attempts, @extschema@.worker_state TO %s', role);
+			@extschema@.api_attempts, @extschema@.reconcile_state,
+			@extschema@.worker_state, @extschema@.operator_actions,
+			@extschema@.dead_requests, @extschema@.stuck_payments,
+			@extschema@.conflicts, @extschema@.pg_stat_stripe_lifecycle TO %s', role);
+	EXECUTE pg_catalog.format(
+		'GRANT EXECUTE ON FUNCTION @extschema@.health(), @extschema@.stats(),
+			@extschema@.stats_latency() TO %s', role);
 	-- not client_secret, nor the customer's particulars
 	EXECUTE pg_catalog.format(
 		'GRANT SELECT (id, idempotency_key, state, amount, currency, capture_method,
@@ -546,9 +1182,69 @@ BEGIN
 		'GRANT SELECT (id, payment_id, operation, method, path, idempotency_key,
 			stripe_account, created_at, status, attempts, next_attempt_at,
 			first_sent_at, finished_at, http_status, stripe_request_id,
-			last_error) ON @extschema@.api_requests TO %s', role);
+			last_error, lookup_at, watch_at, watch_note) ON @extschema@.api_requests TO %s', role);
 END
 $$;
 COMMENT ON FUNCTION @extschema@.grant_auditor(regrole) IS
 'Grants a role to read the payments and everything that happened to them, without client secrets, customers'' particulars and request bodies';
 REVOKE ALL ON FUNCTION @extschema@.grant_auditor(regrole) FROM PUBLIC;
+
+CREATE FUNCTION @extschema@.grant_operator(role regrole) RETURNS void
+	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+	SET search_path = pg_catalog, pg_temp
+	AS $$
+BEGIN
+	EXECUTE pg_catalog.format('GRANT USAGE ON SCHEMA @extschema@ TO %s', role);
+	EXECUTE pg_catalog.format(
+		'GRANT EXECUTE ON FUNCTION
+			@extschema@.pause_worker(text), @extschema@.resume_worker(),
+			@extschema@.retry_request(bigint, text),
+			@extschema@.replay_event(text, text),
+			@extschema@.resolve_conflict(text, text, text),
+			@extschema@.health(), @extschema@.stats(), @extschema@.stats_latency()
+		 TO %s', role);
+	EXECUTE pg_catalog.format(
+		'GRANT SELECT ON @extschema@.dead_requests, @extschema@.stuck_payments,
+			@extschema@.conflicts, @extschema@.pg_stat_stripe_lifecycle,
+			@extschema@.operator_actions, @extschema@.worker_state TO %s', role);
+END
+$$;
+COMMENT ON FUNCTION @extschema@.grant_operator(regrole) IS
+'Grants a role what an operator needs: to see what is wrong, pause and resume the worker, send requests again and decide on events; no payment''s particulars (see grant_auditor)';
+REVOKE ALL ON FUNCTION @extschema@.grant_operator(regrole) FROM PUBLIC;
+
+--
+-- The worker's role.  The worker is connected as the bootstrap superuser, like
+-- any background worker, and takes on this role for each of its transactions,
+-- so that triggers of others which it sets off have its rights and no more.
+-- Roles belong to the server: all databases share this one, and DROP EXTENSION
+-- leaves it.
+--
+
+DO $$
+BEGIN
+	BEGIN
+		CREATE ROLE stripe_lifecycle_worker NOLOGIN;
+		COMMENT ON ROLE stripe_lifecycle_worker IS 'The worker of extension stripe_lifecycle acts as this role';
+	EXCEPTION WHEN duplicate_object OR unique_violation THEN
+		NULL;
+	END;
+	IF EXISTS (SELECT FROM pg_catalog.pg_roles r
+			WHERE r.rolname OPERATOR(pg_catalog.=) 'stripe_lifecycle_worker'
+			  AND (r.rolsuper OR r.rolcreaterole OR r.rolcreatedb OR r.rolreplication
+				   OR r.rolbypassrls OR r.rolcanlogin)) THEN
+		RAISE EXCEPTION 'role "stripe_lifecycle_worker" has attributes that a worker must not have'
+			USING ERRCODE = 'object_not_in_prerequisite_state',
+				  HINT = 'ALTER ROLE stripe_lifecycle_worker NOLOGIN NOSUPERUSER NOCREATEROLE NOCREATEDB NOREPLICATION NOBYPASSRLS.';
+	END IF;
+END
+$$;
+
+GRANT USAGE ON SCHEMA @extschema@ TO stripe_lifecycle_worker;
+GRANT SELECT, UPDATE ON @extschema@.payments, @extschema@.worker_state
+	TO stripe_lifecycle_worker;
+GRANT SELECT, INSERT, UPDATE ON @extschema@.webhook_events, @extschema@.api_requests,
+	@extschema@.api_attempts, @extschema@.reconcile_state
+	TO stripe_lifecycle_worker;
+GRANT USAGE ON TYPE @extschema@.payment_state, @extschema@.event_outcome,
+	@extschema@.request_status TO stripe_lifecycle_worker;

@@ -1,7 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * errors.c
- *	  Keeps statements with private arguments out of the server log.
+ *	  Keeps statements with private arguments out of the server log; tells
+ *	  errors that will pass from those that won't.
  *
  * By default the server logs the text of every statement that fails
  * (log_min_error_statement), literals included.  For a refused webhook that
@@ -19,4 +20,23 @@ sl_hide_statement(void *arg)
 {
 	errhidestmt(true);
 	errhidecontext(true);
+}
+
+/*
+ * Would the same statement succeed later, with nothing about its rows changed?
+ */
+bool
+sl_error_passes(int sqlerrcode)
+{
+	switch (ERRCODE_TO_CATEGORY(sqlerrcode))
+	{
+		case ERRCODE_TRANSACTION_ROLLBACK:
+		case ERRCODE_INSUFFICIENT_RESOURCES:
+		case ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE:
+		case ERRCODE_OPERATOR_INTERVENTION:
+		case ERRCODE_SYSTEM_ERROR:
+			return true;
+		default:
+			return false;
+	}
 }

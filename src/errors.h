@@ -46,6 +46,13 @@
 #define SL_ERRCODE_BAD_EVENT				SL_SQLSTATE('0', '2', '6')
 #define SL_ERRCODE_ISOLATION				SL_SQLSTATE('0', '2', '7')
 
+/* operators */
+#define SL_ERRCODE_UNKNOWN_REQUEST			SL_SQLSTATE('0', '4', '0')
+#define SL_ERRCODE_NOT_RETRYABLE			SL_SQLSTATE('0', '4', '1')
+#define SL_ERRCODE_KEY_EXPIRED				SL_SQLSTATE('0', '4', '2')
+#define SL_ERRCODE_UNKNOWN_EVENT			SL_SQLSTATE('0', '4', '3')
+#define SL_ERRCODE_EVENT_DECIDED			SL_SQLSTATE('0', '4', '4')
+
 /* library and schema */
 #define SL_ERRCODE_SCHEMA_MISMATCH			SL_SQLSTATE('0', '3', '0')
 
@@ -68,5 +75,6 @@
 	} while (0)
 
 extern void sl_hide_statement(void *arg);
+extern bool sl_error_passes(int sqlerrcode);
 
 #endif							/* SL_ERRORS_H */

@@ -300,20 +300,26 @@ reduce_event(JsonbContainer *root, JsonbContainer *object)
 }
 
 /* The metadata is anybody's text: what is no UUID counts as absent. */
-static void
-read_payment_id(JsonbContainer *object, SlEvent *event)
+static bool
+read_payment_id(JsonbContainer *object, pg_uuid_t *id)
 {
 	char	   *text = member_string(member_object(object, "metadata"),
 									 SL_METADATA_KEY);
 
-	event->has_payment_id = text != NULL && sl_uuid_parse(text, &event->payment_id);
+	return text != NULL && sl_uuid_parse(text, id);
+}
+
+static Jsonb *
+read_decline(JsonbContainer *object)
+{
+	JsonbContainer *error = member_object(object, "last_payment_error");
+
+	return error == NULL ? NULL : reduce_error("decline", NULL, 0, error);
 }
 
 static void
 read_payment_intent(JsonbContainer *object, SlEvent *event)
 {
-	JsonbContainer *error = member_object(object, "last_payment_error");
-
 	event->status = member_string(object, "status");
 	if (event->status == NULL)
 		bad_event("is missing or not a string", "data.object.status");
@@ -328,8 +334,8 @@ read_payment_intent(JsonbContainer *object, SlEvent *event)
 		event->amount_received = 0;
 	event->latest_charge = member_id(object, "latest_charge");
 	event->cancellation_reason = member_string(object, "cancellation_reason");
-	event->last_error = error == NULL ? NULL : reduce_error("decline", NULL, 0, error);
-	read_payment_id(object, event);
+	event->last_error = read_decline(object);
+	event->has_payment_id = read_payment_id(object, &event->payment_id);
 }
 
 /*
@@ -389,6 +395,8 @@ read_intent(JsonbContainer *object, SlIntent *intent)
 	intent->id = member_string(object, "id");
 	intent->client_secret = member_string(object, "client_secret");
 	intent->status = member_string(object, "status");
+	intent->last_error = read_decline(object);
+	intent->has_payment_id = read_payment_id(object, &intent->payment_id);
 	return intent->id != NULL && intent->id[0] != '\0' &&
 		intent->status != NULL &&
 		member_bool(object, "livemode", &intent->livemode);
@@ -399,6 +407,51 @@ bool
 sl_intent_read(Jsonb *body, SlIntent *intent)
 {
 	return read_intent(&body->root, intent);
+}
+
+/* Take a page of a list apart; false if it is none. */
+bool
+sl_list_read(Jsonb *body, SlList *list)
+{
+	char	   *kind = member_string(&body->root, "object");
+	JsonbValue	buf;
+	JsonbValue *data;
+	JsonbContainer *array;
+	int			i;
+
+	memset(list, 0, sizeof(*list));
+	if (kind == NULL || strcmp(kind, "list") != 0 ||
+		!member_bool(&body->root, "has_more", &list->has_more))
+		return false;
+	data = member(&body->root, "data", &buf);
+	if (data == NULL || data->type != jbvBinary ||
+		!JsonContainerIsArray(data->val.binary.data))
+		return false;
+	array = data->val.binary.data;
+	list->items = palloc(sizeof(Jsonb *) * (JsonContainerSize(array) + 1));
+	for (i = 0; i < (int) JsonContainerSize(array); i++)
+	{
+		JsonbValue *item = getIthJsonbValueFromContainer(array, i);
+
+		if (item->type != jbvBinary || !JsonContainerIsObject(item->val.binary.data))
+			return false;
+		list->items[list->n++] = JsonbValueToJsonb(item);
+	}
+	return true;
+}
+
+/* The id of an object of Stripe's, palloc'd; NULL if it has none. */
+char *
+sl_object_id(Jsonb *object)
+{
+	return member_string(&object->root, "id");
+}
+
+/* When it was created, in Unix seconds; false if that is not said. */
+bool
+sl_object_created(Jsonb *object, int64 *created)
+{
+	return member_int64(&object->root, "created", created);
 }
 
 /*

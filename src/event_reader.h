@@ -49,7 +49,18 @@ typedef struct SlIntent
 	char	   *client_secret;
 	char	   *status;
 	bool		livemode;
+	Jsonb	   *last_error;		/* reduced last_payment_error, or NULL */
+	bool		has_payment_id;
+	pg_uuid_t	payment_id;		/* from the metadata */
 } SlIntent;
+
+/* A page of one of the API's lists. */
+typedef struct SlList
+{
+	int			n;
+	Jsonb	  **items;
+	bool		has_more;
+} SlList;
 
 /* An API error as the API answers it, with the intent it may contain. */
 typedef struct SlApiError
@@ -64,6 +75,9 @@ typedef struct SlApiError
 extern Jsonb *sl_json_parse(const char *text, size_t len, bool *ok);
 extern void sl_event_read(Jsonb *body, SlEvent *event);
 extern bool sl_intent_read(Jsonb *body, SlIntent *intent);
+extern bool sl_list_read(Jsonb *body, SlList *list);
+extern char *sl_object_id(Jsonb *object);
+extern bool sl_object_created(Jsonb *object, int64 *created);
 extern bool sl_api_error_read(Jsonb *body, const char *operation,
 							  int http_status, SlApiError *error);
 extern Jsonb *sl_error_object(const char *source, const char *code,

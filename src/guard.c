@@ -216,7 +216,7 @@ append_transition(const GuardedRow *g, SlState from, SlState to,
 		SET(TRA_EVENT_TYPE, CStringGetTextDatum(cause->event_type));
 		SET(TRA_EVENT_CREATED, TimestampTzGetDatum(cause->event_created));
 	}
-	SET(TRA_ROLE, CStringGetTextDatum(GetUserNameFromId(GetOuterUserId(), true)));
+	SET(TRA_ROLE, CStringGetTextDatum(GetUserNameFromId(sl_acting_role(), false)));
 	if (cause->note != NULL)
 		SET(TRA_NOTE, CStringGetTextDatum(cause->note));
 #undef SET
@@ -307,7 +307,7 @@ guard_plain_update(const GuardedRow *g)
 {
 	int			column;
 
-	if (g->table == SL_TRANSITIONS)
+	if (g->table == SL_TRANSITIONS || g->table == SL_ACTIONS)
 		refuse_removal(g->rel, "update");
 
 	/* Attempts, leases and results of a request are bookkeeping. */

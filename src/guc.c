@@ -16,6 +16,7 @@
 
 #include "miscadmin.h"
 #include "utils/guc.h"
+#include "utils/varlena.h"
 
 #include "compat.h"
 #include "guc.h"
@@ -34,6 +35,11 @@ int			sl_retry_base_delay;
 int			sl_retry_max_delay;
 int			sl_worker_linger;
 int			sl_max_databases;
+int			sl_max_requests_per_second;
+bool		sl_pause_on_move;
+char	   *sl_databases;
+int			sl_reconcile_interval;
+int			sl_watch_after;
 
 static const struct config_enum_entry decline_policies[] = {
 	{"final", SL_DECLINE_FINAL, false},
@@ -142,6 +148,49 @@ check_api_version(char **newval, void **extra, GucSource source)
 	return true;
 }
 
+/*
+ * Takes a list of names apart; NULL if it is none.  The names are in the
+ * current memory context, and obey the rules for identifiers.
+ */
+static List *
+split_names(const char *list, bool *ok)
+{
+	List	   *names = NIL;
+
+	*ok = SplitIdentifierString(pstrdup(list), ',', &names);
+	return names;
+}
+
+static bool
+check_databases(char **newval, void **extra, GucSource source)
+{
+	bool		ok;
+
+	list_free(split_names(*newval, &ok));
+	if (!ok)
+		GUC_check_errdetail("The value must be a list of database names, separated by commas.");
+	return ok;
+}
+
+/* Does stripe_lifecycle.databases name this one?  An empty list means all. */
+bool
+sl_database_is_served(const char *name)
+{
+	List	   *names;
+	ListCell   *lc;
+	bool		ok;
+
+	if (sl_databases[0] == '\0')
+		return true;
+	names = split_names(sl_databases, &ok);
+	foreach(lc, names)
+	{
+		if (strcmp(lfirst(lc), name) == 0)
+			return true;
+	}
+	return false;
+}
+
 static void
 define_stripe_settings(void)
 {
@@ -222,6 +271,36 @@ define_worker_settings(void)
 							NULL,
 							&sl_worker_linger, 3000, 0, 60000,
 							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("stripe_lifecycle.max_requests_per_second",
+							"Most calls per second to each Stripe account, of all databases together.",
+							"0 sets no limit. Stripe allows 25 in a sandbox and 100 in live mode.",
+							&sl_max_requests_per_second, 20, 0, 10000,
+							PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomStringVariable("stripe_lifecycle.databases",
+							   "Databases that workers may serve.",
+							   "A list of names; if it is empty, all that have the extension.",
+							   &sl_databases, "",
+							   PGC_SIGHUP, GUC_LIST_INPUT, check_databases, NULL, NULL);
+	DefineCustomBoolVariable("stripe_lifecycle.pause_on_move",
+							 "Pause a database whose worker finds itself on another host, port or timeline.",
+							 "Off: a promoted standby goes on by itself.",
+							 &sl_pause_on_move, false,
+							 PGC_SIGHUP, 0, NULL, NULL, NULL);
+}
+
+static void
+define_reconcile_settings(void)
+{
+	DefineCustomIntVariable("stripe_lifecycle.reconcile_interval",
+							"How often Stripe's own list of events is read for webhooks that never came.",
+							"0 never does.  It is read by the worker, in databases that have payments.",
+							&sl_reconcile_interval, 0, 0, 7 * 86400,
+							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
+	DefineCustomIntVariable("stripe_lifecycle.watch_after",
+							"Age at which a payment that has not ended is compared with its PaymentIntent at Stripe.",
+							"Then again at twice that age, and so on.",
+							&sl_watch_after, 900, 1, 30 * 86400,
+							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
 }
 
 /*
@@ -235,6 +314,7 @@ sl_guc_define(void)
 	define_stripe_settings();
 	define_webhook_settings();
 	define_worker_settings();
+	define_reconcile_settings();
 
 	if (process_shared_preload_libraries_in_progress)
 		DefineCustomIntVariable("stripe_lifecycle.max_databases",

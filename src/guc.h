@@ -28,7 +28,13 @@ extern int	sl_retry_base_delay;	/* milliseconds */
 extern int	sl_retry_max_delay; /* milliseconds */
 extern int	sl_worker_linger;	/* milliseconds */
 extern int	sl_max_databases;
+extern int	sl_max_requests_per_second; /* 0: no limit */
+extern bool sl_pause_on_move;
+extern char *sl_databases;		/* a list; "": all */
+extern int	sl_reconcile_interval;	/* seconds; 0: off */
+extern int	sl_watch_after; /* seconds */
 
 extern void sl_guc_define(void);
+extern bool sl_database_is_served(const char *name);
 
 #endif							/* SL_GUC_H */

@@ -37,6 +37,7 @@ typedef struct Verdict
 	const char *reason;			/* or NULL */
 	SlEvidenceKind kind;
 	SlDecision	decision;
+	const char *note;			/* for the audit trail, or NULL */
 } Verdict;
 
 static SlQuery payment_by_id = {
@@ -49,6 +50,17 @@ static SlQuery payment_by_intent = {
 	.sql = "SELECT %s FROM stripe_lifecycle.payments"
 	" WHERE payment_intent_id OPERATOR(pg_catalog.=) $1 FOR UPDATE",
 	.columns_of = SL_PAYMENTS,
+	.args = {SL_TYPE_TEXT},
+};
+static SlQuery event_by_id = {
+	.sql = "SELECT %s FROM stripe_lifecycle.webhook_events"
+	" WHERE event_id OPERATOR(pg_catalog.=) $1 FOR UPDATE",
+	.columns_of = SL_EVENTS,
+	.args = {SL_TYPE_TEXT},
+};
+static SlQuery payload_of_event = {
+	.sql = "SELECT payload FROM stripe_lifecycle.webhook_events"
+	" WHERE event_id OPERATOR(pg_catalog.=) $1",
 	.args = {SL_TYPE_TEXT},
 };
 static SlQuery event_exists = {
@@ -166,8 +178,9 @@ contradiction(const SlRow *p, const SlEvent *e, SlEvidenceKind kind)
 	return NULL;
 }
 
+/* What the event does to the payment, given that it is to be believed. */
 static Verdict
-judge(const SlRow *payment, const SlEvent *event)
+weigh(const SlRow *payment, const SlEvent *event)
 {
 	static const SlEventOutcome outcome_of[] = {
 		SL_EVENT_APPLIED, SL_EVENT_RECORDED, SL_EVENT_STALE
@@ -176,13 +189,6 @@ judge(const SlRow *payment, const SlEvent *event)
 	SlKnown		known;
 
 	v.kind = sl_evidence_of_type(event->type);
-	v.reason = contradiction(payment, event, v.kind);
-	if (v.reason != NULL)
-	{
-		v.outcome = SL_EVENT_CONFLICT;
-		return v;
-	}
-
 	known.state = state_of(payment);
 	known.retry_declines = retries_declines(payment);
 	known.has_last = !payment->nulls[PAY_LAST_EVENT_CREATED];
@@ -194,7 +200,19 @@ judge(const SlRow *payment, const SlEvent *event)
 	}
 	v.decision = sl_decide(&known, v.kind, event->created);
 	v.outcome = outcome_of[v.decision.verdict];
+	if (v.decision.late_success)
+		v.note = "succeeded after it had failed: the money came before the cancellation";
 	return v;
+}
+
+static Verdict
+judge(const SlRow *payment, const SlEvent *event)
+{
+	Verdict		v = {.outcome = SL_EVENT_CONFLICT};
+
+	v.kind = sl_evidence_of_type(event->type);
+	v.reason = contradiction(payment, event, v.kind);
+	return v.reason != NULL ? v : weigh(payment, event);
 }
 
 /* The facts of a decline are kept however late its event comes. */
@@ -311,8 +329,7 @@ carry_out(SlRow *payment, const SlEvent *event, const Verdict *v,
 		return;
 
 	cause.event_created = time_t_to_timestamptz((pg_time_t) event->created);
-	if (v->decision.late_success)
-		cause.note = "succeeded after it had failed: the money came before the cancellation";
+	cause.note = v->note;
 	take_facts(payment, event, v, now);
 	sl_update_row(SL_PAYMENTS, payment, &cause);
 
@@ -462,5 +479,107 @@ sl_ingest_event(const SlEvent *event, const char *source,
 		return "duplicate";
 	if (matched)
 		carry_out(&payment, event, &v, source, now);
+	return sl_outcome_name(v.outcome);
+}
+
+/* ---------- events that wait for an operator ---------- */
+
+/*
+ * Take a stored event and lock what it is about, in the usual order.  Returns
+ * whether it has a payment.
+ */
+static bool
+lock_event(const char *event_id, SlEvent *event, SlRow *row, SlRow *payment)
+{
+	Datum		id = CStringGetTextDatum(event_id);
+	SlEventOutcome outcome;
+	bool		isnull;
+	bool		matched;
+
+	if (sl_run(&payload_of_event, &id, NULL, 1) == 0)
+		ereport(ERROR,
+				(errcode(SL_ERRCODE_UNKNOWN_EVENT),
+				 errmsg("there is no such event"),
+				 errhint("See stripe_lifecycle.conflicts, and stripe_lifecycle.webhook_events where outcome is unmatched.")));
+	sl_event_read(DatumGetJsonbP(SPI_getbinval(SPI_tuptable->vals[0],
+											   SPI_tuptable->tupdesc, 1, &isnull)),
+				  event);
+	matched = event->is_payment_intent && match_payment(event, payment);
+
+	(void) sl_run(&event_by_id, &id, NULL, 1);
+	sl_read_row(SL_EVENTS, 0, row);
+	outcome = (SlEventOutcome)
+		sl_enum_position(SL_ENUM_OUTCOME, DatumGetObjectId(row->values[EVT_OUTCOME]));
+	if (outcome != SL_EVENT_CONFLICT && outcome != SL_EVENT_UNMATCHED)
+		ereport(ERROR,
+				(errcode(SL_ERRCODE_EVENT_DECIDED),
+				 errmsg("event \"%s\" does not wait for a decision", event_id),
+				 errdetail("Its outcome is %s.", sl_outcome_name(outcome))));
+	return matched;
+}
+
+/* The verdict, this time. */
+static Verdict
+judge_again(SlAgain how, const SlRow *row, const SlRow *payment,
+			const SlEvent *event)
+{
+	const char *before = row->nulls[EVT_REASON] ? "it belongs to no payment" :
+		TextDatumGetCString(row->values[EVT_REASON]);
+	Verdict		v = {.outcome = SL_EVENT_UNMATCHED};
+
+	if (how == SL_AGAIN_DISMISS)
+	{
+		v.outcome = SL_EVENT_IGNORED;
+		v.reason = psprintf("dismissed by an operator: %s", before);
+	}
+	else if (payment != NULL && how == SL_AGAIN_JUDGE)
+		v = judge(payment, event);
+	else if (payment != NULL)
+	{
+		before = contradiction(payment, event, sl_evidence_of_type(event->type));
+		v = weigh(payment, event);
+		if (before != NULL)
+		{
+			v.reason = psprintf("accepted by an operator: %s", before);
+			v.note = v.note == NULL ? v.reason :
+				psprintf("%s; %s", v.reason, v.note);
+		}
+	}
+	return v;
+}
+
+/*
+ * Look again at an event that contradicted its payment, or had none.  It was
+ * verified when it came, so it may move a payment.  Needs an open SPI
+ * connection; returns the outcome's name.
+ */
+const char *
+sl_ingest_again(const char *event_id, SlAgain how, bool *has_payment,
+				pg_uuid_t *payment_id)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	SlRow		payment;
+	SlRow		row;
+	SlEvent		event;
+	Verdict		v;
+
+	check_transaction();
+	*has_payment = lock_event(event_id, &event, &row, &payment);
+	if (*has_payment)
+		*payment_id = *DatumGetUUIDP(payment.values[PAY_ID]);
+	v = judge_again(how, &row, *has_payment ? &payment : NULL, &event);
+	if (sl_outcome_datum(v.outcome) == row.values[EVT_OUTCOME])
+		return sl_outcome_name(v.outcome);
+
+	SET(&row, EVT_OUTCOME, sl_outcome_datum(v.outcome));
+	SET_TEXT(&row, EVT_REASON, v.reason);
+	SET(&row, EVT_APPLIED_AT, TimestampTzGetDatum(now));
+	if (*has_payment)
+		SET(&row, EVT_PAYMENT_ID, payment.values[PAY_ID]);
+	sl_update_row(SL_EVENTS, &row, NULL);
+	if (*has_payment && how != SL_AGAIN_DISMISS)
+		carry_out(&payment, &event, &v,
+				  how == SL_AGAIN_ACCEPT ? "operator" :
+				  TextDatumGetCString(row.values[EVT_SOURCE]), now);
 	return sl_outcome_name(v.outcome);
 }

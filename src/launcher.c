@@ -16,6 +16,9 @@
  * has ended or has taken its slot.  Server start, crash recovery, promotion of
  * a standby and a restart of the launcher are all the same to it.
  *
+ * Databases that stripe_lifecycle.databases leaves out are not visited, and
+ * their slots are passed over.  A change of that setting means another tour.
+ *
  * Between two events it sleeps without a timeout.
  *
  *-------------------------------------------------------------------------
@@ -43,13 +46,15 @@
 #include "utils/wait_event.h"
 
 #include "compat.h"
+#include "guc.h"
 #include "launcher.h"
 #include "slots.h"
 
 #define SL_LIBRARY "stripe_lifecycle"
 
-/* After being refused a process: how long to wait, how often to complain. */
-#define SL_NO_PROCESS_PAUSE_MS		2000
+/* After being refused a process: how long to wait, when and how often to complain. */
+#define SL_NO_PROCESS_PAUSE_MS		500
+#define SL_NO_PROCESS_PATIENCE_MS	1000
 #define SL_NO_PROCESS_WARNING_MS	60000
 
 /* Tours that backends ask for come no closer together than this. */
@@ -70,8 +75,10 @@ typedef struct Launcher
 	List	   *tour;			/* OIDs of databases still to be visited */
 	Oid			visiting;		/* whom the tour waits for */
 	TimestampTz next_tour;		/* no new one before */
-	TimestampTz blocked_until;	/* no process was to be had */
+	TimestampTz blocked_until;	/* no process was to be had ... */
+	TimestampTz blocked_since;	/* ... since then; 0: there was one */
 	TimestampTz complained;
+	char	   *databases;		/* the setting, as it was last seen */
 } Launcher;
 
 /* What pg_database says, for one round. */
@@ -80,6 +87,7 @@ typedef struct Databases
 	bool		known;
 	List	   *all;			/* OIDs */
 	List	   *connectable;
+	List	   *unserved;		/* not in stripe_lifecycle.databases */
 } Databases;
 
 /*
@@ -127,6 +135,8 @@ read_databases(Launcher *l, Databases *dbs)
 		dbs->all = lappend_oid(dbs->all, db->oid);
 		if (db->datallowconn && db->datconnlimit != SL_DATCONNLIMIT_INVALID)
 			dbs->connectable = lappend_oid(dbs->connectable, db->oid);
+		if (!sl_database_is_served(NameStr(db->datname)))
+			dbs->unserved = lappend_oid(dbs->unserved, db->oid);
 		MemoryContextSwitchTo(old);
 	}
 	systable_endscan(scan);
@@ -134,6 +144,16 @@ read_databases(Launcher *l, Databases *dbs)
 	CommitTransactionCommand();
 	MemoryContextSwitchTo(l->scratch);
 	dbs->known = true;
+}
+
+/* Only a setting can make one so; without it nothing has to be read. */
+static bool
+is_unserved(Launcher *l, Databases *dbs, Oid dboid)
+{
+	if (sl_databases[0] == '\0')
+		return false;
+	read_databases(l, dbs);
+	return list_member_oid(dbs->unserved, dboid);
 }
 
 static bool
@@ -149,21 +169,29 @@ is_launched(Launcher *l, Oid dboid)
 	return false;
 }
 
-/* No free background worker process: say so, but not all the time. */
+/*
+ * No free background worker process.  Workers of ours that have nothing to do
+ * make room; if that does not help, say so, but not all the time.
+ */
 static void
 process_refused(Launcher *l)
 {
 	TimestampTz now = GetCurrentTimestamp();
 
+	sl_slots_set_crowded(true);
 	l->blocked_until = TimestampTzPlusMilliseconds(now, SL_NO_PROCESS_PAUSE_MS);
-	if (!TimestampDifferenceExceeds(l->complained, now, SL_NO_PROCESS_WARNING_MS))
+	if (l->blocked_since == 0)
+		l->blocked_since = now;
+	if (!TimestampDifferenceExceeds(l->blocked_since, now,
+									SL_NO_PROCESS_PATIENCE_MS) ||
+		!TimestampDifferenceExceeds(l->complained, now, SL_NO_PROCESS_WARNING_MS))
 		return;
 	l->complained = now;
 	ereport(WARNING,
 			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 			 errmsg("stripe_lifecycle could not start a worker: no background worker slot is free"),
-			 errdetail("Requests are stored and wait; this is tried again every %d seconds.",
-					   SL_NO_PROCESS_PAUSE_MS / 1000),
+			 errdetail("Requests are stored and wait; this is tried again every %d milliseconds.",
+					   SL_NO_PROCESS_PAUSE_MS),
 			 errhint("You might need to increase \"max_worker_processes\".")));
 }
 
@@ -210,6 +238,11 @@ launch(Launcher *l, Oid dboid)
 
 	if (handle == NULL)
 		process_refused(l);
+	else if (l->blocked_since != 0)
+	{
+		l->blocked_since = 0;
+		sl_slots_set_crowded(false);
+	}
 	return handle != NULL;
 }
 
@@ -238,6 +271,8 @@ reap_launches(Launcher *l)
 		slot = sl_slot_find(entry->dboid);
 		if (slot != SL_NO_SLOT)
 			sl_slot_launch_ended(slot, entry->dboid);
+		/* its process is free now */
+		l->blocked_until = 0;
 		l->launches = foreach_delete_current(l->launches, lc);
 		pfree(entry->handle);
 		pfree(entry);
@@ -287,7 +322,7 @@ tour(Launcher *l, Databases *dbs, TimestampTz now)
 		l->next_tour = TimestampTzPlusMilliseconds(now, SL_TOUR_INTERVAL_MS);
 		read_databases(l, dbs);
 		old = MemoryContextSwitchTo(l->cxt);
-		l->tour = list_copy(dbs->connectable);
+		l->tour = list_difference_oid(dbs->connectable, dbs->unserved);
 		MemoryContextSwitchTo(old);
 	}
 
@@ -355,6 +390,8 @@ start_due(Launcher *l, Databases *dbs, TimestampTz now)
 			next = Min(next, view.start_at);
 			continue;
 		}
+		if (is_unserved(l, dbs, view.dboid))
+			continue;
 		if (now < l->blocked_until ||
 			!start_one(l, dbs, i, view.dboid))
 			return Min(next, l->blocked_until);
@@ -382,8 +419,23 @@ sleep_until(TimestampTz when, uint32 wait_event)
 	(void) WaitLatch(MyLatch, events, ms, wait_event);
 }
 
+/* What was queued in a database while it was left out is in no slot. */
 static void
-handle_interrupts(void)
+look_for_new_databases(Launcher *l)
+{
+	if (l->databases != NULL && strcmp(l->databases, sl_databases) == 0)
+		return;
+	if (l->databases != NULL)
+	{
+		pfree(l->databases);
+		l->next_tour = 0;
+		sl_slots_request_tour();
+	}
+	l->databases = MemoryContextStrdup(l->cxt, sl_databases);
+}
+
+static void
+handle_interrupts(Launcher *l)
 {
 	/* there is no statement that a cancel request could mean */
 	QueryCancelPending = false;
@@ -394,9 +446,18 @@ handle_interrupts(void)
 
 	if (ConfigReloadPending)
 	{
+		int			interval = sl_reconcile_interval;
+
 		ConfigReloadPending = false;
 		ProcessConfigFile(PGC_SIGHUP);
 		sl_slots_configuration_reloaded();
+		look_for_new_databases(l);
+		/* in databases without a worker a run may be due earlier than noted */
+		if (sl_reconcile_interval != interval)
+		{
+			l->next_tour = 0;
+			sl_slots_request_tour();
+		}
 	}
 }
 
@@ -416,6 +477,8 @@ start_up(Launcher *l)
 	l->scratch = AllocSetContextCreate(l->cxt, "stripe_lifecycle launcher round",
 									   ALLOCSET_DEFAULT_SIZES);
 	MemoryContextSwitchTo(l->scratch);
+	look_for_new_databases(l);
+	sl_slots_set_crowded(false);
 	sl_slots_launcher_attach();
 	sl_slots_configuration_reloaded();
 	sl_slots_request_tour();
@@ -436,13 +499,13 @@ sl_launcher_main(Datum main_arg)
 
 	for (;;)
 	{
-		Databases	dbs = {false, NIL, NIL};
+		Databases	dbs = {false, NIL, NIL, NIL};
 		TimestampTz now;
 		TimestampTz next;
 		TimestampTz next_visit;
 
 		ResetLatch(MyLatch);
-		handle_interrupts();
+		handle_interrupts(&l);
 		MemoryContextReset(l.scratch);
 
 		reap_launches(&l);

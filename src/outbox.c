@@ -10,7 +10,11 @@
  * call; what the claimer does not live to settle becomes due again.
  *
  * Stripe remembers a key for 24 hours at least.  A request whose first
- * attempt is older than 23 is never sent again: it becomes "unknown".
+ * attempt is older than 23 is never sent again: it becomes "unknown", for
+ * lookup.c to find out about.
+ *
+ * What waits is found by account first and time second: ACCOUNT_OF below is
+ * the expression that the index api_requests_due is made of.
  *
  *-------------------------------------------------------------------------
  */
@@ -25,6 +29,9 @@
 #include "outbox.h"
 #include "wake.h"
 
+#define ACCOUNT_OF(request) "coalesce(" request ".stripe_account, '')"
+#define IS_PENDING(request) request ".status IN ('queued', 'in_flight')"
+
 #define CANCEL_PATH "/v1/payment_intents/" SL_INTENT_PLACEHOLDER "/cancel"
 
 static SlQuery count_operation = {
@@ -32,22 +39,40 @@ static SlQuery count_operation = {
 	" WHERE payment_id = $1 AND operation = $2",
 	.args = {SL_TYPE_UUID, SL_TYPE_TEXT},
 };
+
+/*
+ * CASE: an index on one payment's requests is there to be used.  From a plain
+ * condition the planner would conclude that those on what waits will do, which
+ * are long just when there is much to do.
+ */
 static SlQuery release_waiting = {
-	.sql = "UPDATE stripe_lifecycle.api_requests SET next_attempt_at = $2"
-	" WHERE payment_id = $1 AND status = 'queued' AND next_attempt_at = 'infinity'",
+	.sql = "UPDATE stripe_lifecycle.api_requests SET"
+	" next_attempt_at = CASE status WHEN 'queued' THEN $2 ELSE next_attempt_at END,"
+	" lookup_at = CASE status WHEN 'unknown' THEN $2 ELSE lookup_at END"
+	" WHERE payment_id = $1 AND CASE status WHEN 'unknown' THEN true"
+	" WHEN 'queued' THEN next_attempt_at = 'infinity' ELSE false END",
 	.args = {SL_TYPE_UUID, SL_TYPE_TIMESTAMPTZ},
 };
 static SlQuery give_up_expired = {
 	.sql = "UPDATE stripe_lifecycle.api_requests"
-	" SET status = 'unknown', finished_at = $1, last_error = $3"
-	" WHERE status IN ('queued', 'in_flight') AND next_attempt_at <= $1"
-	" AND first_sent_at < $2",
-	.args = {SL_TYPE_TIMESTAMPTZ, SL_TYPE_TIMESTAMPTZ, SL_TYPE_JSONB},
+	" SET status = 'unknown', finished_at = $1, last_error = $3, lookup_at = $4,"
+	" lookup_cursor = NULL"
+	" WHERE id IN (SELECT due.id FROM"
+	" (SELECT r.id, r.first_sent_at FROM stripe_lifecycle.api_requests r"
+	"  WHERE " IS_PENDING("r") " AND " ACCOUNT_OF("r") " = $5"
+	"  AND r.next_attempt_at <= $1"
+	"  ORDER BY r.next_attempt_at LIMIT $6 FOR UPDATE SKIP LOCKED) due"
+	" WHERE due.first_sent_at < $2)",
+	.args = {
+		SL_TYPE_TIMESTAMPTZ, SL_TYPE_TIMESTAMPTZ, SL_TYPE_JSONB,
+		SL_TYPE_TIMESTAMPTZ, SL_TYPE_TEXT, SL_TYPE_INT4
+	},
 };
 static SlQuery claim_due = {
 	.sql = "WITH due AS ("
 	" SELECT r.id FROM stripe_lifecycle.api_requests r"
-	" WHERE r.status IN ('queued', 'in_flight') AND r.next_attempt_at <= $2"
+	" WHERE " IS_PENDING("r") " AND " ACCOUNT_OF("r") " = $4"
+	" AND r.next_attempt_at <= $2"
 	" ORDER BY r.next_attempt_at LIMIT $1 FOR UPDATE SKIP LOCKED),"
 	" claimed AS ("
 	" UPDATE stripe_lifecycle.api_requests r"
@@ -67,25 +92,49 @@ static SlQuery claim_due = {
 	" FROM claimed c WHERE a.request_id = c.id AND a.attempt = c.attempts - 1"
 	" AND a.finished_at IS NULL)"
 	" SELECT * FROM claimed ORDER BY id",
-	.args = {SL_TYPE_INT4, SL_TYPE_TIMESTAMPTZ, SL_TYPE_TIMESTAMPTZ},
+	.args = {
+		SL_TYPE_INT4, SL_TYPE_TIMESTAMPTZ, SL_TYPE_TIMESTAMPTZ, SL_TYPE_TEXT
+	},
 };
 static SlQuery set_aside = {
 	.sql = "UPDATE stripe_lifecycle.api_requests"
-	" SET status = 'unknown', finished_at = $3, last_error = $4"
+	" SET status = 'unknown', finished_at = $3, last_error = $4, lookup_at = $5,"
+	" lookup_cursor = NULL"
 	" WHERE id = $1 AND attempts = $2 AND status = 'in_flight'",
-	.args = {SL_TYPE_INT8, SL_TYPE_INT4, SL_TYPE_TIMESTAMPTZ, SL_TYPE_JSONB},
+	.args = {
+		SL_TYPE_INT8, SL_TYPE_INT4, SL_TYPE_TIMESTAMPTZ, SL_TYPE_JSONB,
+		SL_TYPE_TIMESTAMPTZ
+	},
 };
 static SlQuery recover = {
 	.sql = "UPDATE stripe_lifecycle.api_requests SET next_attempt_at = $1"
-	" WHERE status = 'in_flight' AND next_attempt_at > $1",
+	" WHERE id IN (SELECT r.id FROM stripe_lifecycle.api_requests r"
+	"  WHERE r.status = 'in_flight' AND r.next_attempt_at > $1"
+	"  FOR UPDATE SKIP LOCKED)",
 	.args = {SL_TYPE_TIMESTAMPTZ},
 };
-static SlQuery next_due = {
-	.sql = "SELECT min(next_attempt_at) FROM stripe_lifecycle.api_requests"
-	" WHERE status IN ('queued', 'in_flight')",
+
+/* From one account to the next in the index, without reading what is between. */
+static SlQuery accounts_waiting = {
+	.sql = "WITH RECURSIVE account (name) AS ("
+	" (SELECT " ACCOUNT_OF("r") " FROM stripe_lifecycle.api_requests r"
+	"  WHERE " IS_PENDING("r") " ORDER BY 1 LIMIT 1)"
+	" UNION ALL"
+	" SELECT (SELECT " ACCOUNT_OF("r") " FROM stripe_lifecycle.api_requests r"
+	"  WHERE " IS_PENDING("r") " AND " ACCOUNT_OF("r") " > account.name"
+	"  ORDER BY 1 LIMIT 1)"
+	" FROM account WHERE account.name IS NOT NULL)"
+	" SELECT account.name, (SELECT r.next_attempt_at"
+	"  FROM stripe_lifecycle.api_requests r"
+	"  WHERE " IS_PENDING("r") " AND " ACCOUNT_OF("r") " = account.name"
+	"  ORDER BY r.next_attempt_at LIMIT 1)"
+	" FROM account WHERE account.name IS NOT NULL",
 };
-static SlQuery is_paused = {
-	.sql = "SELECT 1 FROM stripe_lifecycle.worker_state WHERE paused",
+static SlQuery next_due = {
+	.sql = "SELECT r.next_attempt_at FROM stripe_lifecycle.api_requests r"
+	" WHERE " IS_PENDING("r") " AND " ACCOUNT_OF("r") " = $1"
+	" ORDER BY r.next_attempt_at LIMIT 1",
+	.args = {SL_TYPE_TEXT},
 };
 
 #define SET(row, col, datum) \
@@ -158,7 +207,10 @@ sl_enqueue_cancel(const SlRow *payment, const char *reason)
 	return sl_enqueue(payment, "cancel", CANCEL_PATH, body);
 }
 
-/* The payment's PaymentIntent is known: what waited for it may go. */
+/*
+ * The payment's PaymentIntent is known: what waited for it may go, and what is
+ * not known to have been carried out can be looked up.
+ */
 void
 sl_release_waiting(const pg_uuid_t *payment_id)
 {
@@ -213,15 +265,41 @@ read_claim(HeapTuple tuple, TupleDesc desc, MemoryContext cxt)
 }
 
 /*
- * Claim up to 'limit' due requests for 'lease_ms'.  The caller commits before
- * it sends anything.  Returns a list of SlApiCall in 'cxt'.
+ * The accounts for which something waits, each with the time its first request
+ * is due: a list of SlDueAccount in the current memory context.
  */
 List *
-sl_outbox_claim(int limit, int lease_ms, MemoryContext cxt)
+sl_outbox_accounts(void)
+{
+	List	   *accounts = NIL;
+	int			n = sl_run(&accounts_waiting, NULL, NULL, 0);
+	int			i;
+
+	for (i = 0; i < n; i++)
+	{
+		HeapTuple	tuple = SPI_tuptable->vals[i];
+		TupleDesc	desc = SPI_tuptable->tupdesc;
+		SlDueAccount *account = palloc(sizeof(SlDueAccount));
+		bool		isnull;
+		Datum		due = SPI_getbinval(tuple, desc, 2, &isnull);
+
+		account->name = text_column(tuple, desc, 1);
+		account->due = isnull ? DT_NOEND : DatumGetTimestampTz(due);
+		accounts = lappend(accounts, account);
+	}
+	return accounts;
+}
+
+/*
+ * Claim up to 'limit' due requests of an account for 'lease_ms'.  The caller
+ * commits before it sends anything.  Returns a list of SlApiCall in 'cxt'.
+ */
+List *
+sl_outbox_claim(const char *account, int limit, int lease_ms, MemoryContext cxt)
 {
 	TimestampTz now = GetCurrentTimestamp();
-	Datum		expired[3];
-	Datum		args[3];
+	Datum		expired[6];
+	Datum		args[4];
 	List	   *calls = NIL;
 	MemoryContext old;
 	int			n;
@@ -231,6 +309,9 @@ sl_outbox_claim(int limit, int lease_ms, MemoryContext cxt)
 	expired[1] = TimestampTzGetDatum(now - SL_RETRY_WINDOW_MS * 1000);
 	expired[2] = JsonbPGetDatum(sl_error_object("worker", "key_expired",
 												"Stripe may have forgotten the idempotency key, so the call is not repeated"));
+	expired[3] = TimestampTzGetDatum(TimestampTzPlusMilliseconds(now, SL_LOOKUP_PAUSE_MS));
+	expired[4] = args[3] = CStringGetTextDatum(account);
+	expired[5] = Int32GetDatum(limit);
 	(void) sl_run(&give_up_expired, expired, NULL, 0);
 
 	args[0] = Int32GetDatum(limit);
@@ -258,16 +339,19 @@ void
 sl_outbox_set_aside(int64 request_id, int attempt, const char *sqlstate,
 					const char *message)
 {
-	Datum		args[4] = {Int64GetDatum(request_id), Int32GetDatum(attempt),
-		TimestampTzGetDatum(GetCurrentTimestamp()),
-	JsonbPGetDatum(sl_error_object("database", sqlstate, message))};
+	TimestampTz now = GetCurrentTimestamp();
+	Datum		args[5] = {Int64GetDatum(request_id), Int32GetDatum(attempt),
+		TimestampTzGetDatum(now),
+		JsonbPGetDatum(sl_error_object("database", sqlstate, message)),
+	TimestampTzGetDatum(TimestampTzPlusMilliseconds(now, SL_LOOKUP_PAUSE_MS))};
 
 	(void) sl_run(&set_aside, args, NULL, 0);
 }
 
 /*
  * When a worker starts, no other one serves this database: whatever is in
- * flight was claimed by one that died.  Make it due; returns how many.
+ * flight was claimed by one that died.  Make it due; returns how many.  Rows
+ * that somebody has locked keep their lease.
  */
 int
 sl_outbox_recover(void)
@@ -277,21 +361,15 @@ sl_outbox_recover(void)
 	return sl_run(&recover, &now, NULL, 0);
 }
 
-/* When the next request is due; DT_NOEND if none is. */
+/* When the next request of an account is due; DT_NOEND if none is. */
 TimestampTz
-sl_outbox_next_due(void)
+sl_outbox_next_due(const char *account)
 {
+	Datum		arg = CStringGetTextDatum(account);
 	bool		isnull;
-	Datum		d;
 
-	(void) sl_run(&next_due, NULL, NULL, 1);
-	d = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
-	return isnull ? DT_NOEND : DatumGetTimestampTz(d);
-}
-
-/* Has pause_worker() been called in this database? */
-bool
-sl_outbox_paused(void)
-{
-	return sl_run(&is_paused, NULL, NULL, 1) > 0;
+	if (sl_run(&next_due, &arg, NULL, 1) == 0)
+		return DT_NOEND;
+	return DatumGetTimestampTz(SPI_getbinval(SPI_tuptable->vals[0],
+											 SPI_tuptable->tupdesc, 1, &isnull));
 }

@@ -14,6 +14,7 @@
 
 #include "access/htup_details.h"
 #include "access/xact.h"
+#include "commands/dbcommands.h"
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "funcapi.h"
@@ -27,6 +28,7 @@
 #include "compat.h"
 #include "errors.h"
 #include "guc.h"
+#include "identity.h"
 #include "ingest.h"
 #include "outbox.h"
 #include "payment_args.h"
@@ -61,6 +63,12 @@ static SlQuery status_of_payment = {
 	" FROM stripe_lifecycle.payments p WHERE p.id = $1",
 	.args = {SL_TYPE_UUID},
 };
+static SlQuery creation_refused = {
+	.sql = "SELECT 1 FROM stripe_lifecycle.api_requests WHERE payment_id = $1"
+	" AND operation = 'create'"
+	" HAVING count(*) > 0 AND bool_and(status = 'rejected')",
+	.args = {SL_TYPE_UUID},
+};
 
 #define STATUS_COLUMNS 13
 #define STATUS_UPDATED_AT 12	/* attribute number among them */
@@ -70,18 +78,29 @@ static SlQuery status_of_payment = {
 	((row)->values[col] = (datum), (row)->nulls[col] = false)
 
 /*
- * Nothing can be sent for this database unless the library is preloaded: say
- * so where the work is queued, for it would wait without a sign.
+ * Say so where the work is queued if nobody will send it, for it would wait
+ * without a sign.
  */
 static void
 warn_without_worker(void)
 {
+	char	   *name;
+
 	if (!sl_worker_available())
 		ereport(WARNING,
 				(errcode(ERRCODE_WARNING),
 				 errmsg("no worker of stripe_lifecycle is running, so nothing is sent to Stripe"),
 				 errdetail("What is queued waits."),
 				 errhint("Add stripe_lifecycle to shared_preload_libraries and restart the server.")));
+
+	name = sl_databases[0] != '\0' ? get_database_name(MyDatabaseId) : NULL;
+	if (name != NULL && !sl_database_is_served(name))
+		ereport(WARNING,
+				(errcode(ERRCODE_WARNING),
+				 errmsg("\"stripe_lifecycle.databases\" does not name database \"%s\", so nothing is sent to Stripe",
+						name),
+				 errdetail("What is queued waits.")));
+	sl_warn_if_paused();
 }
 
 static void
@@ -164,10 +183,10 @@ sl_create_payment(PG_FUNCTION_ARGS)
 		*id = *made;
 	else
 		*id = *existing_payment(&args);
+	warn_without_worker();
 	SPI_finish();
 	SL_PRIVATE_ARGUMENTS_END();
 
-	warn_without_worker();
 	PG_RETURN_UUID_P(id);
 }
 
@@ -277,6 +296,15 @@ lock_unfinished(FunctionCallInfo fcinfo, const char *what, SlRow *payment)
 				(errcode(SL_ERRCODE_PAYMENT_FINISHED),
 				 errmsg("cannot %s a payment that has %s", what, sl_state_name(state)),
 				 errhint("Create another payment.")));
+
+	/* else the call would wait for ever for a PaymentIntent */
+	if (payment->nulls[PAY_PAYMENT_INTENT_ID] &&
+		sl_run(&creation_refused, &payment->values[PAY_ID], NULL, 1) > 0)
+		ereport(ERROR,
+				(errcode(SL_ERRCODE_PAYMENT_FINISHED),
+				 errmsg("cannot %s a payment that has no PaymentIntent", what),
+				 errdetail("Stripe refused to create it; payment_status() shows why."),
+				 errhint("Create another payment.")));
 }
 
 /*
@@ -296,10 +324,10 @@ sl_confirm_payment(PG_FUNCTION_ARGS)
 	SPI_connect();
 	lock_unfinished(fcinfo, "confirm", &payment);
 	id = sl_enqueue(&payment, "confirm", CONFIRM_PATH, body);
+	warn_without_worker();
 	SPI_finish();
 	SL_PRIVATE_ARGUMENTS_END();
 
-	warn_without_worker();
 	PG_RETURN_INT64(id);
 }
 
@@ -335,8 +363,8 @@ sl_cancel_payment(PG_FUNCTION_ARGS)
 	SPI_connect();
 	lock_unfinished(fcinfo, "cancel", &payment);
 	id = sl_enqueue_cancel(&payment, reason);
+	warn_without_worker();
 	SPI_finish();
 
-	warn_without_worker();
 	PG_RETURN_INT64(id);
 }

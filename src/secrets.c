@@ -252,62 +252,67 @@ set_origin(Origin *origin, const char *path)
 	strlcpy(origin->path, path, sizeof(origin->path));
 }
 
+/* What is wrong with a file that could be opened and read. */
+static const char *
+flaw_text(Problem problem)
+{
+	switch (problem)
+	{
+		case NOT_ABSOLUTE:
+			return "is not named by an absolute path";
+		case IN_DATA_DIRECTORY:
+			return "lies in the data directory, which every copy of the server carries along";
+		case NOT_A_FILE:
+			return "is not a regular file";
+		case WRONG_OWNER:
+			return "is not owned by the server's user or by root";
+		case WRONG_MODE:
+			return "may be accessed by others: it needs mode 0600 or less, or 0640 or less if root owns it";
+		case TOO_LARGE:
+			return "is too large";
+		case EMPTY:
+			return "holds no secret";
+		case TOO_MANY:
+			return "holds too many secrets";
+		default:
+			return "could not be used: out of memory";
+	}
+}
+
 /*
- * What is wrong, as a sentence for the log.  In a static buffer; it names the
- * file, so it is not for clients.
+ * What is wrong, as a sentence in a static buffer.  With the file's path it
+ * is for the log only; without one (NULL) clients may read it.
  */
 static const char *
 problem_text(const Complaint *complaint, const char *path, const char *setting)
 {
 	static char message[MAXPGPATH + 256];
-	const char *what = NULL;
+	char		file[MAXPGPATH + 16] = "The file";
 
+	if (path != NULL)
+		snprintf(file, sizeof(file), "File \"%s\"", path);
 	switch (complaint->problem)
 	{
 		case FINE:
 			return "";
 		case NOT_SET:
 			snprintf(message, sizeof(message), "\"%s\" is not set.", setting);
-			return message;
+			break;
 		case CANNOT_OPEN:
 		case CANNOT_READ:
-			snprintf(message, sizeof(message), "File \"%s\" could not be %s: %s.", path,
+			snprintf(message, sizeof(message), "%s could not be %s: %s.", file,
 					 complaint->problem == CANNOT_OPEN ? "opened" : "read",
 					 strerror(complaint->saved_errno));
-			return message;
+			break;
 		case MALFORMED_LINE:
-			snprintf(message, sizeof(message), "Line %d of file \"%s\" is malformed.",
-					 complaint->line, path);
-			return message;
-		case NOT_ABSOLUTE:
-			what = "is not named by an absolute path";
+			snprintf(message, sizeof(message), "%s is malformed in line %d.",
+					 file, complaint->line);
 			break;
-		case IN_DATA_DIRECTORY:
-			what = "lies in the data directory, which every copy of the server carries along";
-			break;
-		case NOT_A_FILE:
-			what = "is not a regular file";
-			break;
-		case WRONG_OWNER:
-			what = "is not owned by the server's user or by root";
-			break;
-		case WRONG_MODE:
-			what = "may be accessed by others: it needs mode 0600 or less, or 0640 or less if root owns it";
-			break;
-		case TOO_LARGE:
-			what = "is too large";
-			break;
-		case EMPTY:
-			what = "holds no secret";
-			break;
-		case TOO_MANY:
-			what = "holds too many secrets";
-			break;
-		case OUT_OF_MEMORY:
-			what = "could not be used: out of memory";
+		default:
+			snprintf(message, sizeof(message), "%s %s.", file,
+					 flaw_text(complaint->problem));
 			break;
 	}
-	snprintf(message, sizeof(message), "File \"%s\" %s.", path, what);
 	return message;
 }
 
@@ -450,6 +455,33 @@ sl_webhook_secrets(SlWebhookSecret **out)
 	return n;
 }
 
+/*
+ * For whoever asks after the server's health: reads the file as it is now,
+ * keeps nothing of it, never raises.  Returns how many secrets there are, or
+ * 0 and a palloc'd sentence that names neither path nor content.
+ */
+int
+sl_webhook_secrets_problem(char **problem)
+{
+	SlWebhookSecret fresh[SL_MAX_WEBHOOK_SECRETS];
+	Complaint	complaint;
+	FileText		buf;
+	int			n = -1;
+
+	*problem = NULL;
+	if (read_file(sl_webhook_secret_file, &buf, &complaint))
+		n = parse_webhook_file(&buf, fresh, &complaint);
+	explicit_bzero(&buf, sizeof(buf));
+	if (n >= 0)
+	{
+		free_secrets(fresh, n);
+		return n;
+	}
+	*problem = pstrdup(problem_text(&complaint, NULL,
+									"stripe_lifecycle.webhook_secret_file"));
+	return 0;
+}
+
 /* ---------- the API key ---------- */
 
 /* One line "sk_..." or "rk_...". */
@@ -512,4 +544,33 @@ sl_api_key(const char **why)
 	}
 	set_origin(&api_key_origin, path);
 	return api_key;
+}
+
+/*
+ * The same for the API key.  Returns which mode the key is of; its prefix
+ * says so, and nothing else of it leaves this function.
+ */
+SlKeyMode
+sl_api_key_problem(char **problem)
+{
+	Complaint	complaint;
+	FileText		buf;
+	SlKeyMode	mode = SL_KEY_MODE_UNKNOWN;
+	bool		ok;
+
+	/* what is cached is not what is asked for, and is read again when needed */
+	sl_api_key_forget();
+	*problem = NULL;
+	ok = read_file(sl_api_key_file, &buf, &complaint) &&
+		parse_key_file(&buf, &complaint);
+	explicit_bzero(&buf, sizeof(buf));
+	if (!ok)
+		*problem = pstrdup(problem_text(&complaint, NULL,
+										"stripe_lifecycle.api_key_file"));
+	else if (strncmp(api_key + 3, "test_", 5) == 0)
+		mode = SL_KEY_TEST;
+	else if (strncmp(api_key + 3, "live_", 5) == 0)
+		mode = SL_KEY_LIVE;
+	sl_api_key_forget();
+	return mode;
 }

@@ -22,9 +22,18 @@ typedef struct SlWebhookSecret
 	char		fingerprint[17];	/* first 16 hex digits of its SHA-256 */
 } SlWebhookSecret;
 
+typedef enum SlKeyMode
+{
+	SL_KEY_MODE_UNKNOWN,
+	SL_KEY_TEST,
+	SL_KEY_LIVE
+} SlKeyMode;
+
 extern int	sl_webhook_secrets(SlWebhookSecret **out);
+extern int	sl_webhook_secrets_problem(char **problem);
 
 extern const char *sl_api_key(const char **why);
 extern void sl_api_key_forget(void);
+extern SlKeyMode sl_api_key_problem(char **problem);
 
 #endif							/* SL_SECRETS_H */

@@ -20,14 +20,17 @@
 #include "compat.h"
 #include "errors.h"
 #include "event_reader.h"
+#include "guc.h"
 #include "ingest.h"
 #include "outbox.h"
+#include "reconcile.h"
 #include "settle.h"
 
 static SlQuery reject_waiting = {
 	.sql = "UPDATE stripe_lifecycle.api_requests"
 	" SET status = 'rejected', finished_at = $2, last_error = $3"
-	" WHERE payment_id = $1 AND status = 'queued' AND next_attempt_at = 'infinity'",
+	" WHERE payment_id = $1 AND CASE status WHEN 'queued'"	/* as in outbox.c */
+	" THEN next_attempt_at = 'infinity' ELSE false END",
 	.args = {SL_TYPE_UUID, SL_TYPE_TIMESTAMPTZ, SL_TYPE_JSONB},
 };
 static SlQuery payment_of_request = {
@@ -52,7 +55,7 @@ static SlQuery finish_attempt = {
 };
 static SlQuery earlier_attempt_in_doubt = {
 	.sql = "SELECT 1 FROM stripe_lifecycle.api_attempts"
-	" WHERE request_id = $1 AND attempt < $2"
+	" WHERE request_id = $1 AND attempt < $2 AND method = 'POST'"
 	" AND (http_status IS NULL OR http_status < 400 OR http_status >= 500)",
 	.args = {SL_TYPE_INT8, SL_TYPE_INT4},
 };
@@ -101,9 +104,10 @@ attempt_error(const SlApiResult *res, const SlApiError *err, SlOutcome outcome)
 					res->attempt.http_status);
 }
 
-static void
-record_attempt(const SlApiCall *call, const SlApiResult *res,
-			   SlOutcome outcome, const SlApiError *err, TimestampTz now)
+/* Complete the record of an HTTP call. */
+void
+sl_record_attempt(const SlApiCall *call, const SlApiResult *res,
+				  SlOutcome outcome, const SlApiError *err, TimestampTz now)
 {
 	char	   *error = attempt_error(res, err, outcome);
 	Datum		args[10];
@@ -131,8 +135,8 @@ record_attempt(const SlApiCall *call, const SlApiResult *res,
  * for the state moves by events.  Returns an error object if the answer
  * contradicts what an event said before.
  */
-static Jsonb *
-adopt_intent(SlRow *payment, const SlIntent *intent, TimestampTz now)
+Jsonb *
+sl_adopt_intent(SlRow *payment, const SlIntent *intent, TimestampTz now)
 {
 	bool		linked;
 
@@ -158,13 +162,36 @@ adopt_intent(SlRow *payment, const SlIntent *intent, TimestampTz now)
 	sl_update_row(SL_PAYMENTS, payment, NULL);
 	if (linked)
 		sl_drain_parked(payment);
+	sl_reconcile_account(payment);
 	return NULL;
+}
+
+/* Show, on a payment that has not ended, why a call was refused for good. */
+void
+sl_show_rejection(SlRow *payment, Jsonb *error, TimestampTz now)
+{
+	if (state_is_terminal(payment))
+		return;
+	SET(payment, PAY_LAST_ERROR, JsonbPGetDatum(error));
+	SET(payment, PAY_LAST_ERROR_AT, TimestampTzGetDatum(now));
+	SET(payment, PAY_UPDATED_AT, TimestampTzGetDatum(now));
+	sl_update_row(SL_PAYMENTS, payment, NULL);
+}
+
+/* What waited for a PaymentIntent that will never be is refused with it. */
+void
+sl_reject_waiting(const SlRow *payment, TimestampTz now)
+{
+	Datum		args[3] = {payment->values[PAY_ID], TimestampTzGetDatum(now),
+		JsonbPGetDatum(sl_error_object("worker", "no_payment_intent",
+									   "The PaymentIntent was never created"))};
+
+	(void) sl_run(&reject_waiting, args, NULL, 0);
 }
 
 /*
  * Stripe refused for good.  The payment shows the error; its state is for
- * events to move.  What waited for a PaymentIntent that will never be is
- * refused with it.
+ * events to move.
  */
 static void
 take_rejection(SlRow *payment, const SlApiCall *call, const SlApiError *err,
@@ -172,25 +199,13 @@ take_rejection(SlRow *payment, const SlApiCall *call, const SlApiError *err,
 {
 	bool		is_create = strcmp(call->operation, "create") == 0;
 
-	if (!state_is_terminal(payment))
-	{
-		SET(payment, PAY_LAST_ERROR, JsonbPGetDatum(err->reduced));
-		SET(payment, PAY_LAST_ERROR_AT, TimestampTzGetDatum(now));
-		SET(payment, PAY_UPDATED_AT, TimestampTzGetDatum(now));
-		sl_update_row(SL_PAYMENTS, payment, NULL);
-	}
+	sl_show_rejection(payment, err->reduced, now);
 
 	/* A declined confirmation still made a PaymentIntent. */
 	if (is_create && err->has_intent)
-		(void) adopt_intent(payment, &err->intent, now);
+		(void) sl_adopt_intent(payment, &err->intent, now);
 	else if (is_create && payment->nulls[PAY_PAYMENT_INTENT_ID])
-	{
-		Datum		args[3] = {payment->values[PAY_ID], TimestampTzGetDatum(now),
-			JsonbPGetDatum(sl_error_object("worker", "no_payment_intent",
-										   "Stripe refused to create the PaymentIntent"))};
-
-		(void) sl_run(&reject_waiting, args, NULL, 0);
-	}
+		sl_reject_waiting(payment, now);
 }
 
 /*
@@ -232,9 +247,33 @@ final_outcome(const SlApiCall *call, const SlApiResult *res, Jsonb *json,
 	return res->outcome;
 }
 
+/*
+ * When to ask Stripe of its own accord: about a request whose outcome nobody
+ * knows, soon; about a new PaymentIntent, once its payment should have ended.
+ */
 static void
-write_request(SlRow *request, const SlApiResult *res, SlOutcome outcome,
-			  Jsonb *error, TimestampTz now)
+plan_looks(SlRow *request, const SlRow *payment, SlOutcome outcome,
+		   TimestampTz now)
+{
+	bool		is_create = strcmp(TextDatumGetCString(request->values[REQ_OPERATION]),
+								   "create") == 0;
+
+	if (outcome == SL_OUTCOME_UNKNOWN)
+	{
+		SET(request, REQ_LOOKUP_AT,
+			TimestampTzGetDatum(TimestampTzPlusMilliseconds(now, SL_LOOKUP_PAUSE_MS)));
+		/* of a search before this sending */
+		request->nulls[REQ_LOOKUP_CURSOR] = true;
+	}
+	else if (outcome != SL_OUTCOME_RETRY && is_create &&
+			 !payment->nulls[PAY_PAYMENT_INTENT_ID] && !state_is_terminal(payment))
+		SET(request, REQ_WATCH_AT,
+			TimestampTzGetDatum(TimestampTzPlusMilliseconds(now, sl_watch_after * INT64CONST(1000))));
+}
+
+static void
+write_request(SlRow *request, const SlRow *payment, const SlApiResult *res,
+			  SlOutcome outcome, Jsonb *error, TimestampTz now)
 {
 	static const SlRequestStatus status_of[] = {
 		[SL_OUTCOME_SUCCEEDED] = SL_REQUEST_SUCCEEDED,
@@ -258,12 +297,16 @@ write_request(SlRow *request, const SlApiResult *res, SlOutcome outcome,
 			CStringGetTextDatum(res->stripe_request_id));
 	if (error != NULL)
 		SET(request, REQ_LAST_ERROR, JsonbPGetDatum(error));
+	plan_looks(request, payment, outcome, now);
 	sl_update_row(SL_REQUESTS, request, NULL);
 }
 
-/* Lock the request and its payment, the payment first as everywhere. */
-static bool
-lock_for_settle(const SlApiCall *call, SlRow *payment, SlRow *request)
+/*
+ * Lock the request and its payment, the payment first as everywhere.  False if
+ * the claim has been taken over meanwhile.
+ */
+bool
+sl_lock_request(const SlApiCall *call, SlRow *payment, SlRow *request)
 {
 	Datum		id = Int64GetDatum(call->request_id);
 	bool		isnull;
@@ -277,11 +320,7 @@ lock_for_settle(const SlApiCall *call, SlRow *payment, SlRow *request)
 		sl_run(&lock_request, &id, NULL, 1) == 0)
 		return false;
 	sl_read_row(SL_REQUESTS, 0, request);
-
-	/* Fence: somebody else has this request by now. */
-	return sl_status_of_oid(DatumGetObjectId(request->values[REQ_STATUS])) ==
-		SL_REQUEST_IN_FLIGHT &&
-		DatumGetInt32(request->values[REQ_ATTEMPTS]) == call->attempt;
+	return DatumGetInt32(request->values[REQ_ATTEMPTS]) == call->attempt;
 }
 
 /*
@@ -305,15 +344,17 @@ sl_outbox_settle(const SlApiCall *call, const SlApiResult *res)
 		json = sl_json_parse(res->body, res->body_len, &ok);
 	(void) sl_api_error_read(json, call->operation, res->attempt.http_status, &err);
 	outcome = final_outcome(call, res, json, &err, &intent);
-	record_attempt(call, res, outcome, &err, now);
+	sl_record_attempt(call, res, outcome, &err, now);
 
-	if (!lock_for_settle(call, &payment, &request))
+	if (!sl_lock_request(call, &payment, &request) ||
+		sl_status_of_oid(DatumGetObjectId(request.values[REQ_STATUS])) !=
+		SL_REQUEST_IN_FLIGHT)
 		return;
 
 	if (outcome == SL_OUTCOME_SUCCEEDED)
 	{
 		if (strcmp(call->operation, "create") == 0)
-			problem = adopt_intent(&payment, &intent, now);
+			problem = sl_adopt_intent(&payment, &intent, now);
 	}
 	else
 	{
@@ -322,5 +363,5 @@ sl_outbox_settle(const SlApiCall *call, const SlApiResult *res)
 		if (outcome == SL_OUTCOME_REJECTED)
 			take_rejection(&payment, call, &err, now);
 	}
-	write_request(&request, res, outcome, problem, now);
+	write_request(&request, &payment, res, outcome, problem, now);
 }

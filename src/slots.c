@@ -43,6 +43,7 @@
 #include "compat.h"
 #include "guc.h"
 #include "slots.h"
+#include "stats.h"
 
 #define SL_TRANCHE "stripe_lifecycle"
 
@@ -73,6 +74,7 @@ typedef struct SlShared
 	LWLock	   *lock;
 	pg_atomic_uint64 launcher;	/* its latch, or 0 */
 	pg_atomic_uint32 tour;		/* some database has work but no slot */
+	pg_atomic_uint32 crowded;	/* the launcher could not get a process */
 	pg_atomic_uint32 reloads;	/* how often the launcher has seen one */
 	int			nslots;
 	SlSlot		slots[FLEXIBLE_ARRAY_MEMBER];
@@ -156,6 +158,7 @@ shmem_startup(void)
 		shared->lock = &(GetNamedLWLockTranche(SL_TRANCHE))->lock;
 		pg_atomic_init_u64(&shared->launcher, 0);
 		pg_atomic_init_u32(&shared->tour, 0);
+		pg_atomic_init_u32(&shared->crowded, 0);
 		pg_atomic_init_u32(&shared->reloads, 0);
 		shared->nslots = sl_max_databases;
 		for (i = 0; i < shared->nslots; i++)
@@ -324,6 +327,19 @@ sl_slots_take_tour_request(void)
 	(void) pg_atomic_exchange_u32(&shared->tour, 0);
 }
 
+void
+sl_slots_set_crowded(bool crowded)
+{
+	pg_atomic_write_u32(&shared->crowded, crowded);
+}
+
+/* Are there fewer processes than databases with work?  Then nobody lingers. */
+bool
+sl_slots_crowded(void)
+{
+	return pg_atomic_read_u32(&shared->crowded) != 0;
+}
+
 int
 sl_slots_count(void)
 {
@@ -458,6 +474,8 @@ sl_slot_attach(Oid dboid, bool *already_served)
 		}
 	}
 	LWLockRelease(shared->lock);
+	if (i != SL_NO_SLOT)
+		sl_stats_worker_started();
 
 	/* a tour goes on to the next database now */
 	set_latch_at(&shared->launcher);
@@ -474,9 +492,9 @@ sl_slot_take_wake(int slot)
 /*
  * Hand the database back to the launcher, to be looked at again at next_due.
  * False if there was a wake meanwhile: the caller stays on duty.  Without a
- * key no wake can change anything; it is left for the successor then, whom
- * only next_due or a reload brings; the caller stays if there was a reload
- * since the one it has seen.
+ * key, or leave to serve, no wake can change anything; it is left for the
+ * successor then, whom only next_due or a reload brings; the caller stays if
+ * there was a reload since the one it has seen.
  */
 bool
 sl_slot_leave(int slot, TimestampTz next_due, SlLeave why, uint32 reloads_seen)
@@ -488,8 +506,12 @@ sl_slot_leave(int slot, TimestampTz next_due, SlLeave why, uint32 reloads_seen)
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
 	pg_atomic_write_u64(&s->latch, 0);
 	pg_memory_barrier();
-	stays = keyless ? sl_slots_reloads() != reloads_seen :
-		pg_atomic_read_u32(&s->wake) != 0;
+	if (why == SL_LEAVE_REPLACED)
+		stays = false;
+	else if (keyless || why == SL_LEAVE_UNSERVED)
+		stays = sl_slots_reloads() != reloads_seen;
+	else
+		stays = pg_atomic_read_u32(&s->wake) != 0;
 	if (stays)
 		pg_atomic_write_u64(&s->latch, (uint64) (uintptr_t) MyLatch);
 	else
@@ -550,6 +572,7 @@ worker_exit(int code, Datum arg)
 	count_failure(s);
 	LWLockRelease(shared->lock);
 	my_slot = SL_NO_SLOT;
+	sl_stats_worker_failed();
 
 	set_latch_at(&shared->launcher);
 }

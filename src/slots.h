@@ -28,6 +28,8 @@ typedef enum SlLeave
 {
 	SL_LEAVE_IDLE,
 	SL_LEAVE_KEYLESS,			/* work waits, but there is no API key */
+	SL_LEAVE_UNSERVED,			/* stripe_lifecycle.databases does not name it */
+	SL_LEAVE_REPLACED,			/* the extension is another one than before */
 	SL_LEAVE_ABSENT				/* the extension is not in this database */
 } SlLeave;
 
@@ -48,6 +50,8 @@ extern uint32 sl_slots_reloads(void);
 extern bool sl_slots_tour_requested(void);
 extern void sl_slots_take_tour_request(void);
 extern int	sl_slots_count(void);
+extern void sl_slots_set_crowded(bool crowded);
+extern bool sl_slots_crowded(void);
 extern bool sl_slot_view(int slot, SlSlotView *view);
 extern void sl_slot_launching(int slot, Oid dboid);
 extern void sl_slot_launch_ended(int slot, Oid dboid);

@@ -21,6 +21,7 @@
 
 #include "catalog/pg_type.h"
 #include "lib/stringinfo.h"
+#include "miscadmin.h"
 #include "utils/rel.h"
 #include "utils/lsyscache.h"
 
@@ -128,6 +129,21 @@ static const SlColumn request_columns[REQ_NCOLS] = {
 	{"http_status", SL_TYPE_INT4, false},
 	{"stripe_request_id", SL_TYPE_TEXT, false},
 	{"last_error", SL_TYPE_JSONB, false},
+	{"lookup_at", SL_TYPE_TIMESTAMPTZ, false},
+	{"lookup_cursor", SL_TYPE_TEXT, false},
+	{"watch_at", SL_TYPE_TIMESTAMPTZ, false},
+	{"watch_note", SL_TYPE_TEXT, false},
+};
+
+static const SlColumn action_columns[ACT_NCOLS] = {
+	{"id", SL_TYPE_INT8, true},
+	{"at", SL_TYPE_TIMESTAMPTZ, true},
+	{"role", SL_TYPE_TEXT, true},
+	{"action", SL_TYPE_TEXT, true},
+	{"request_id", SL_TYPE_INT8, true},
+	{"payment_id", SL_TYPE_UUID, true},
+	{"event_id", SL_TYPE_TEXT, true},
+	{"reason", SL_TYPE_TEXT, true},
 };
 
 static const SlTable tables[SL_TABLE_COUNT] = {
@@ -136,6 +152,7 @@ static const SlTable tables[SL_TABLE_COUNT] = {
 	{"webhook_events", EVT_NCOLS, false, event_columns},
 	{"api_requests", REQ_NCOLS, true, request_columns},
 	{"api_attempts", 0, false, NULL},	/* never written row by row */
+	{"operator_actions", ACT_NCOLS, true, action_columns},
 };
 
 /* Plans of the whole-row writes; see SlQuery for those of other rooms. */
@@ -145,6 +162,29 @@ static uint64 insert_generation[SL_TABLE_COUNT];
 static uint64 update_generation[SL_TABLE_COUNT];
 
 static SlPermit *permit_top = NULL;
+
+/* The worker's, in the worker. */
+static Oid	acting_role = InvalidOid;
+
+/*
+ * The audit shows this role instead of the session's, which a worker shares
+ * with the bootstrap superuser.
+ */
+void
+sl_act_as(Oid role)
+{
+	acting_role = role;
+}
+
+/*
+ * On whose behalf is this?  Not the current user: inside of our functions that
+ * is their owner.
+ */
+Oid
+sl_acting_role(void)
+{
+	return OidIsValid(acting_role) ? acting_role : GetOuterUserId();
+}
 
 /* The leave to write that is in force, or NULL; for the guard. */
 const SlPermit *

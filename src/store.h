@@ -24,6 +24,7 @@ typedef enum SlTableId
 	SL_EVENTS,
 	SL_REQUESTS,
 	SL_ATTEMPTS,
+	SL_ACTIONS,
 	SL_TABLE_COUNT
 } SlTableId;
 
@@ -64,9 +65,17 @@ typedef enum SlRequestColumn
 	REQ_ID, REQ_PAYMENT_ID, REQ_OPERATION, REQ_METHOD, REQ_PATH, REQ_BODY,
 	REQ_IDEMPOTENCY_KEY, REQ_STRIPE_ACCOUNT, REQ_CREATED_AT, REQ_STATUS,
 	REQ_ATTEMPTS, REQ_NEXT_ATTEMPT_AT, REQ_FIRST_SENT_AT, REQ_FINISHED_AT,
-	REQ_HTTP_STATUS, REQ_STRIPE_REQUEST_ID, REQ_LAST_ERROR,
+	REQ_HTTP_STATUS, REQ_STRIPE_REQUEST_ID, REQ_LAST_ERROR, REQ_LOOKUP_AT,
+	REQ_LOOKUP_CURSOR, REQ_WATCH_AT, REQ_WATCH_NOTE,
 	REQ_NCOLS
 } SlRequestColumn;
+
+typedef enum SlActionColumn
+{
+	ACT_ID, ACT_AT, ACT_ROLE, ACT_ACTION, ACT_REQUEST_ID, ACT_PAYMENT_ID,
+	ACT_EVENT_ID, ACT_REASON,
+	ACT_NCOLS
+} SlActionColumn;
 
 #define SL_MAX_COLUMNS 32
 
@@ -143,6 +152,9 @@ typedef struct SlQuery
 	SPIPlanPtr	plan;			/* zero these two in static initialisers */
 	uint64		generation;
 } SlQuery;
+
+extern void sl_act_as(Oid role);
+extern Oid	sl_acting_role(void);
 
 extern const SlPermit *sl_current_permit(void);
 extern void sl_permit_mark_used(void);

@@ -19,6 +19,7 @@
 
 #include "common/jsonapi.h"
 #include "mb/pg_wchar.h"
+#include "utils/datetime.h"
 
 #include "compat.h"
 #include "stripe_api.h"
@@ -26,8 +27,12 @@
 #define SL_USER_AGENT "stripe_lifecycle/1.0"
 #define SL_MAX_HEADERS 8
 
-/* Answers are a few kB; nothing of use is this large. */
+/*
+ * Answers are a few kB; nothing of use is this large.  A page of a list has a
+ * hundred objects with up to 27 kB of metadata each.
+ */
 #define SL_MAX_ANSWER (1024 * 1024)
+#define SL_MAX_PAGE (16 * 1024 * 1024)
 
 /* Deeper than any object of Stripe's, and harmless for a recursive parser. */
 #define SL_MAX_JSON_DEPTH 100
@@ -38,6 +43,8 @@ typedef enum WantedHeader
 	REPLAYED,
 	SHOULD_RETRY,
 	RETRY_AFTER,
+	LIMIT_REASON,
+	DATE,
 	N_WANTED
 } WantedHeader;
 
@@ -45,7 +52,9 @@ static const char *const wanted_headers[N_WANTED] = {
 	[REQUEST_ID] = "Request-Id",
 	[REPLAYED] = "Idempotent-Replayed",
 	[SHOULD_RETRY] = "Stripe-Should-Retry",
-	[RETRY_AFTER] = "Retry-After"
+	[RETRY_AFTER] = "Retry-After",
+	[LIMIT_REASON] = "Stripe-Rate-Limited-Reason",
+	[DATE] = "Date"
 };
 
 /* ---------- requests ---------- */
@@ -126,7 +135,7 @@ sl_stripe_request(const SlStripeCall *call, const char *base,
 	request->method = call->method;
 	request->headers = headers;
 	request->nheaders = n;
-	request->max_body = SL_MAX_ANSWER;
+	request->max_body = posts ? SL_MAX_ANSWER : SL_MAX_PAGE;
 	request->wanted = wanted_headers;
 	request->nwanted = N_WANTED;
 	return true;
@@ -194,6 +203,30 @@ retry_after_ms(const char *value)
 	return strtol(value, NULL, 10) * INT64CONST(1000);
 }
 
+/* The one form that RFC 9110 lets a server send; 0 for anything else. */
+static int64
+unix_time(const char *date)
+{
+	static const char *const months = "JanFebMarAprMayJunJulAugSepOctNovDec";
+	char		name[4];
+	const char *month;
+	int			day,
+				year,
+				hour,
+				minute,
+				second;
+
+	if (sscanf(date, "%*3[A-Za-z], %2d %3[A-Za-z] %4d %2d:%2d:%2d GMT", &day, name,
+			   &year, &hour, &minute, &second) != 6 ||
+		strlen(name) != 3 || (month = strstr(months, name)) == NULL ||
+		(month - months) % 3 != 0 || day < 1 || day > 31 || year < 1970 ||
+		hour < 0 || hour > 23 || minute < 0 || minute > 59 || second < 0 || second > 60)
+		return 0;
+	return ((int64) date2j(year, (int) (month - months) / 3 + 1, day) -
+			UNIX_EPOCH_JDATE) * SECS_PER_DAY +
+		hour * SECS_PER_HOUR + minute * SECS_PER_MINUTE + second;
+}
+
 static int
 should_retry(const char *value)
 {
@@ -218,5 +251,11 @@ sl_stripe_answer(const SlHttpResponse *response, SlStripeAnswer *answer)
 	answer->attempt.body_complete = response->error == NULL &&
 		!response->too_large && is_json(response->body, response->body_len);
 	answer->request_id = is_token(id) ? id : NULL;
+
+	/* a limit of one object is no reason to spare the account */
+	answer->throttled = response->status == 429 &&
+		strcmp(response->values[LIMIT_REASON], "resource-specific") != 0;
 	answer->replayed = strcmp(response->values[REPLAYED], "true") == 0;
+	answer->attempt.replayed = answer->replayed;
+	answer->server_time = unix_time(response->values[DATE]);
 }

@@ -29,6 +29,8 @@ typedef struct SlStripeAnswer
 	SlAttemptResult attempt;
 	const char *request_id;		/* Stripe's, or NULL; part of the response */
 	bool		replayed;		/* repeats what was answered before */
+	bool		throttled;		/* the account has had too many requests */
+	int64		server_time;	/* Date, in Unix seconds; 0 if it isn't said */
 } SlStripeAnswer;
 
 extern bool sl_stripe_request(const SlStripeCall *call, const char *base,

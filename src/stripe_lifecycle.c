@@ -17,6 +17,8 @@
 #include "compat.h"
 #include "guc.h"
 #include "launcher.h"
+#include "pacing.h"
+#include "stats.h"
 #include "wake.h"
 
 PG_MODULE_MAGIC;
@@ -26,6 +28,8 @@ _PG_init(void)
 {
 	sl_guc_define();
 	sl_wake_init();
+	sl_pacing_init();
+	sl_stats_init();
 
 	/* pg_upgrade starts a server that must not send anything. */
 	if (process_shared_preload_libraries_in_progress && !IsBinaryUpgrade)

@@ -20,11 +20,13 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "commands/dbcommands.h"
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
 #include "tcop/utility.h"
 
 #include "compat.h"
+#include "guc.h"
 #include "slots.h"
 #include "wake.h"
 
@@ -105,6 +107,18 @@ sl_wake_init(void)
 	ProcessUtility_hook = process_utility;
 }
 
+/* Nobody is to be woken where stripe_lifecycle.databases wants no worker. */
+static bool
+is_served(void)
+{
+	char	   *name;
+
+	if (sl_databases[0] == '\0')
+		return true;
+	name = get_database_name(MyDatabaseId);
+	return name == NULL || sl_database_is_served(name);
+}
+
 /*
  * Without the library being preloaded this does nothing: the request waits
  * in its table until the server has been restarted with a worker.
@@ -112,7 +126,7 @@ sl_wake_init(void)
 void
 sl_wake_at_commit(void)
 {
-	if (!sl_slots_ready() || wake_pending)
+	if (!sl_slots_ready() || wake_pending || !is_served())
 		return;
 
 	slot_to_wake = sl_slot_reserve(MyDatabaseId);

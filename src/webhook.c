@@ -27,6 +27,7 @@
 #include "ingest.h"
 #include "secrets.h"
 #include "signature.h"
+#include "stats.h"
 
 PG_FUNCTION_INFO_V1(sl_verify_webhook_signature);
 PG_FUNCTION_INFO_V1(sl_ingest_webhook);
@@ -245,6 +246,30 @@ ingest_delivery(const bytea *payload, const text *sent)
 	return outcome;
 }
 
+/* Count a refusal by its SQLSTATE; anything else is no word on the webhook. */
+static void
+count_refusal(int sqlstate)
+{
+	static const struct
+	{
+		int			sqlstate;
+		const char *kind;
+	}			kinds[] = {
+		{SL_ERRCODE_SECRET, "no_secret"},
+		{SL_ERRCODE_BAD_SIGNATURE, "bad_signature"},
+		{SL_ERRCODE_STALE_SIGNATURE, "stale"},
+		{SL_ERRCODE_BAD_HEADER, "malformed"},
+		{SL_ERRCODE_PAYLOAD_TOO_LARGE, "too_large"},
+		{SL_ERRCODE_BAD_BODY, "bad_body"},
+		{SL_ERRCODE_BAD_EVENT, "bad_event"}
+	};
+	int			i;
+
+	for (i = 0; i < (int) lengthof(kinds); i++)
+		if (kinds[i].sqlstate == sqlstate)
+			sl_stats_webhook_refused(kinds[i].kind);
+}
+
 /*
  * SQL: ingest_webhook(payload text|bytea, signature_header text) returns
  * text.  Errors: SL020 to SL027; all of them write nothing.
@@ -252,12 +277,22 @@ ingest_delivery(const bytea *payload, const text *sent)
 Datum
 sl_ingest_webhook(PG_FUNCTION_ARGS)
 {
-	const char *outcome;
+	const char *volatile outcome = NULL;
 
 	SL_PRIVATE_ARGUMENTS_BEGIN();
-	outcome = ingest_delivery(PG_ARGISNULL(0) ? NULL : PG_GETARG_BYTEA_PP(0),
-							  PG_ARGISNULL(1) ? NULL : PG_GETARG_TEXT_PP(1));
+	PG_TRY();
+	{
+		outcome = ingest_delivery(PG_ARGISNULL(0) ? NULL : PG_GETARG_BYTEA_PP(0),
+								  PG_ARGISNULL(1) ? NULL : PG_GETARG_TEXT_PP(1));
+	}
+	PG_CATCH();
+	{
+		count_refusal(geterrcode());
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
 	SL_PRIVATE_ARGUMENTS_END();
+	sl_stats_webhook(outcome);
 
 	PG_RETURN_TEXT_P(cstring_to_text(outcome));
 }

@@ -13,7 +13,15 @@
  *
  * A request takes a place in a window of stripe_lifecycle.max_in_flight from
  * its claim until it is settled; a place that becomes free is filled at once,
- * so that one slow call keeps nobody waiting.
+ * so that one slow call keeps nobody waiting.  How fast they may follow each
+ * other is claim.c's matter.
+ *
+ * Each transaction runs as the role stripe_lifecycle_worker, in a way that
+ * nothing inside can undo: the statements fire other people's triggers.  For
+ * the same reason settings are put right again before each.  No transaction
+ * waits long for a lock, so neither does anybody who wants to drop or update
+ * the extension.  A worker belongs to one incarnation of it: when that is gone,
+ * what is under way is of no use to anybody, and the worker ends.
  *
  * If settling fails, each answer is tried alone.  One that the database
  * refuses is set aside with its error.  One that failed for a reason that
@@ -38,6 +46,7 @@
 #include "access/xact.h"
 #include "catalog/pg_database.h"
 #include "catalog/pg_extension.h"
+#include "commands/dbcommands.h"
 #include "commands/extension.h"
 #include "common/pg_prng.h"
 #include "executor/spi.h"
@@ -52,24 +61,34 @@
 #include "storage/lock.h"
 #include "storage/proc.h"
 #include "tcop/tcopprot.h"
+#include "utils/acl.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
 
+#include "claim.h"
 #include "compat.h"
 #include "errors.h"
 #include "guc.h"
 #include "http_client.h"
+#include "identity.h"
 #include "outbox.h"
+#include "pacing.h"
+#include "probe.h"
 #include "secrets.h"
 #include "settle.h"
 #include "slots.h"
+#include "stats.h"
 #include "stripe_api.h"
 #include "worker.h"
 
 #define SL_EXTENSION "stripe_lifecycle"
+#define SL_WORKER_ROLE "stripe_lifecycle_worker"
+
+/* Longest wait for a lock, in milliseconds, as a setting has it. */
+#define SL_LOCK_TIMEOUT "200"
 
 /* max_in_flight's upper bound */
 #define SL_MAX_WINDOW		256
@@ -80,8 +99,9 @@
 /* Without a key: when to look for one again if nobody reloads. */
 #define SL_NO_KEY_PAUSE_MS	30000
 
-/* Something is due but can't be claimed: locked by somebody else. */
-#define SL_LOCKED_PAUSE_MS	1000
+/* The queue can't be read for a reason that will pass. */
+#define SL_NO_CLAIM_PAUSE_MS	1000
+#define SL_NO_CLAIM_WARNING_MS	60000
 
 /* While idle: how often to ask whether we are in the way. */
 #define SL_IN_THE_WAY_MS	250
@@ -96,6 +116,7 @@ typedef struct Flight
 	dlist_node	node;
 	MemoryContext cxt;			/* holds this and the call's strings */
 	SlApiCall	call;
+	uint64		pace;			/* whose rate it counts for */
 	TimestampTz started_at;
 	SlHttpExchange *exchange;	/* once it has ended; owns what result refers to */
 	SlApiResult result;
@@ -107,6 +128,8 @@ typedef struct Flight
 typedef struct Worker
 {
 	int			slot;
+	char	   *database;		/* its name */
+	Oid			extension;		/* once seen */
 	MemoryContext cxt;
 	MemoryContext scratch;
 	SlHttpClient *http;			/* NULL until first needed */
@@ -116,22 +139,68 @@ typedef struct Worker
 
 	dlist_head	ended;			/* Flights to be settled */
 	int			nflights;		/* in the window */
+	int			nprobes;		/* of them, questions of probe.c's */
 	int			nended;
 
 	bool		look;			/* the queue may hold more than we know */
-	bool		absent;			/* the extension is not there */
+	bool		absent;			/* the extension is not there, ... */
+	bool		replaced;		/* ... but another one of its name is */
+	bool		unserved;		/* stripe_lifecycle.databases leaves us out */
+	bool		noted;			/* we have left our name in worker_state */
 	bool		keyless;
 	bool		failed;			/* finish what is under way, then end */
 	TimestampTz next_due;
 	TimestampTz active_at;		/* last wake, claim or answer */
+	TimestampTz complained;		/* of a claim that failed */
 } Worker;
 
 /* ---------- transactions ---------- */
+
+/*
+ * The database's owner may have set any of these with ALTER DATABASE, and a
+ * trigger that ran in here with SET.  They would change what our statements
+ * mean, or whether they end.  row_security: rows that a policy hides are an
+ * error, and not an empty queue.
+ */
+static void
+pin_settings(void)
+{
+	static const char *const pins[][2] = {
+		{"search_path", "pg_catalog, pg_temp"},
+		{"default_transaction_isolation", "read committed"},
+		{"default_transaction_read_only", "off"},
+		{"default_transaction_deferrable", "off"},
+		{"session_replication_role", "origin"},
+		{"statement_timeout", "0"},
+		{"lock_timeout", SL_LOCK_TIMEOUT},
+		{"idle_in_transaction_session_timeout", "0"},
+#ifdef SL_TRANSACTION_TIMEOUT_SETTING
+		{SL_TRANSACTION_TIMEOUT_SETTING, "0"},
+#endif
+		{"row_security", "off"},
+		{"jit", "off"}
+	};
+	size_t		i;
+
+	for (i = 0; i < lengthof(pins); i++)
+	{
+		if (strcmp(GetConfigOption(pins[i][0], false, false), pins[i][1]) != 0)
+			SetConfigOption(pins[i][0], pins[i][1], PGC_SUSET, PGC_S_SESSION);
+	}
+
+	/*
+	 * A claim must be on disk before Stripe hears of the request, and with it,
+	 * earlier in the log, the payment.
+	 */
+	if (synchronous_commit == SYNCHRONOUS_COMMIT_OFF)
+		SetConfigOption("synchronous_commit", "on", PGC_SUSET, PGC_S_SESSION);
+}
 
 /* Activity texts are constants: they are there for all to read. */
 static void
 begin_transaction(const char *activity)
 {
+	pin_settings();
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
 	pgstat_report_activity(STATE_RUNNING, activity);
@@ -145,26 +214,61 @@ end_transaction(Worker *w)
 {
 	SPI_finish();
 	PopActiveSnapshot();
+
+	/* deferred triggers run as our role, too; an abort restores it by itself */
 	CommitTransactionCommand();
+	SetUserIdAndSecContext(GetSessionUserId(), 0);
 	MemoryContextSwitchTo(w->scratch);
 	pgstat_report_activity(STATE_IDLE, NULL);
 	pgstat_report_stat(true);
 }
 
 /*
+ * Be the worker's role until the transaction ends.  With this bit set neither
+ * SET ROLE nor SET SESSION AUTHORIZATION is to be had.
+ */
+static void
+act_as_worker(void)
+{
+	Oid			role = get_role_oid(SL_WORKER_ROLE, true);
+
+	if (!OidIsValid(role))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("role \"%s\" does not exist", SL_WORKER_ROLE),
+				 errhint("Create it with NOLOGIN, and grant it again what the extension's script does.")));
+	SetUserIdAndSecContext(role, SECURITY_LOCAL_USERID_CHANGE);
+	sl_act_as(role);
+}
+
+/*
  * Is the extension there, and will it be until this transaction ends?  DROP
  * EXTENSION waits for us then, for as long as one of our short transactions
- * lasts; if it was first, we find nothing once it is done.
+ * lasts; if it was first, we find nothing once it is done.  If so, the rest of
+ * the transaction runs as the worker's role.
+ *
+ * An extension that was dropped and created again has another queue, in which
+ * our requests' ids mean other requests.
  */
 static bool
-extension_locked(void)
+extension_locked(Worker *w)
 {
 	Oid			oid = get_extension_oid(SL_EXTENSION, true);
 
-	if (!OidIsValid(oid))
+	if (OidIsValid(oid))
+	{
+		LockDatabaseObject(ExtensionRelationId, oid, 0, AccessShareLock);
+		if (get_extension_oid(SL_EXTENSION, true) != oid)
+			oid = InvalidOid;
+	}
+	w->replaced = OidIsValid(oid) && OidIsValid(w->extension) &&
+		oid != w->extension;
+	w->absent = !OidIsValid(oid) || w->replaced;
+	if (w->absent)
 		return false;
-	LockDatabaseObject(ExtensionRelationId, oid, 0, AccessShareLock);
-	return get_extension_oid(SL_EXTENSION, true) == oid;
+	w->extension = oid;
+	act_as_worker();
+	return true;
 }
 
 /*
@@ -192,63 +296,7 @@ sqlstate_of(const ErrorData *error)
 	return unpack_sql_state(error->sqlerrcode);
 }
 
-/* Would the same statement succeed later, with nothing about the row changed? */
-static bool
-will_pass(const ErrorData *error)
-{
-	switch (ERRCODE_TO_CATEGORY(error->sqlerrcode))
-	{
-		case ERRCODE_TRANSACTION_ROLLBACK:
-		case ERRCODE_INSUFFICIENT_RESOURCES:
-		case ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE:
-		case ERRCODE_OPERATOR_INTERVENTION:
-		case ERRCODE_SYSTEM_ERROR:
-			return true;
-		default:
-			return false;
-	}
-}
-
 /* ---------- start ---------- */
-
-/*
- * The database's owner may have set any of these with ALTER DATABASE.  They
- * would change what our statements mean, or whether they end.
- */
-static void
-pin_settings(void)
-{
-	static const char *const pins[][2] = {
-		{"search_path", "pg_catalog, pg_temp"},
-		{"application_name", "stripe_lifecycle worker"},
-		{"default_transaction_isolation", "read committed"},
-		{"default_transaction_read_only", "off"},
-		{"default_transaction_deferrable", "off"},
-		{"session_replication_role", "origin"},
-		{"statement_timeout", "0"},
-		{"lock_timeout", "0"},
-		{"idle_in_transaction_session_timeout", "0"},
-#ifdef SL_TRANSACTION_TIMEOUT_SETTING
-		{SL_TRANSACTION_TIMEOUT_SETTING, "0"},
-#endif
-		{"jit", "off"}
-	};
-	size_t		i;
-
-	for (i = 0; i < lengthof(pins); i++)
-		SetConfigOption(pins[i][0], pins[i][1], PGC_SUSET, PGC_S_OVERRIDE);
-}
-
-/*
- * A claim must be on disk before Stripe hears of the request, and with it,
- * earlier in the log, the payment.
- */
-static void
-pin_synchronous_commit(void)
-{
-	if (synchronous_commit == SYNCHRONOUS_COMMIT_OFF)
-		SetConfigOption("synchronous_commit", "on", PGC_SUSET, PGC_S_OVERRIDE);
-}
 
 static void
 connect_to_database(Oid dboid)
@@ -257,8 +305,8 @@ connect_to_database(Oid dboid)
 	pqsignal(SIGTERM, die);
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnectionByOid(dboid, InvalidOid, 0);
-	pin_settings();
-	pin_synchronous_commit();
+	SetConfigOption("application_name", "stripe_lifecycle worker",
+					PGC_USERSET, PGC_S_OVERRIDE);
 }
 
 /*
@@ -272,8 +320,11 @@ take_over(Worker *w)
 	bool		served;
 
 	begin_transaction("stripe_lifecycle: looking for the extension");
-	present = extension_locked();
+	present = extension_locked(w);
+	w->database = MemoryContextStrdup(w->cxt, get_database_name(MyDatabaseId));
 	end_transaction(w);
+	if (!sl_database_is_served(w->database))
+		return false;
 	/* with a slot there may have been a wake, which is for the loop to take */
 	if (!present && sl_slot_find(MyDatabaseId) == SL_NO_SLOT)
 		return false;
@@ -290,8 +341,11 @@ take_over(Worker *w)
 	}
 
 	begin_transaction("stripe_lifecycle: taking over requests in flight");
-	if (extension_locked())
+	if (extension_locked(w))
+	{
 		(void) sl_outbox_recover();
+		sl_probe_recover();
+	}
 	end_transaction(w);
 	return true;
 }
@@ -322,7 +376,7 @@ start_up(Worker *w, Oid dboid)
 /* ---------- flights ---------- */
 
 static Flight *
-new_flight(Worker *w, const SlApiCall *call)
+new_flight(Worker *w, const SlApiCall *call, const char *key)
 {
 	MemoryContext cxt = AllocSetContextCreate(w->cxt, "stripe_lifecycle request",
 											  ALLOCSET_SMALL_SIZES);
@@ -335,21 +389,29 @@ new_flight(Worker *w, const SlApiCall *call)
 	f->call.method = pstrdup(call->method);
 	f->call.path = pstrdup(call->path);
 	f->call.body = call->body ? pstrdup(call->body) : NULL;
-	f->call.idempotency_key = pstrdup(call->idempotency_key);
+	f->call.idempotency_key = call->idempotency_key ? pstrdup(call->idempotency_key) : NULL;
 	f->call.stripe_account = call->stripe_account ? pstrdup(call->stripe_account) : NULL;
+	f->pace = sl_pacing_id(key, call->stripe_account);
 	f->started_at = GetCurrentTimestamp();
 	MemoryContextSwitchTo(old);
 	w->nflights++;
+	w->nprobes += call->kind != SL_CALL_SEND;
 	return f;
 }
 
+/* It has been settled, so it counts. */
 static void
 free_flight(Worker *w, Flight *f)
 {
+	if (!f->unsendable && f->call.kind == SL_CALL_SEND)
+		sl_stats_attempt(f->result.outcome, f->result.attempt.http_status,
+						 f->result.duration_ms,
+						 f->call.kind == SL_CALL_SEND ? f->call.attempt : 1);
 	if (f->exchange != NULL)
 		sl_http_exchange_free(f->exchange);
-	MemoryContextDelete(f->cxt);
 	w->nflights--;
+	w->nprobes -= f->call.kind != SL_CALL_SEND;
+	MemoryContextDelete(f->cxt);
 }
 
 static void
@@ -376,16 +438,6 @@ judge(Flight *f)
 										  pg_prng_uint32(&pg_global_prng_state),
 										  r->attempt.retry_after_ms);
 	r->outcome = sl_retry_classify(&r->attempt, since_first + r->retry_delay_ms);
-
-	/*
-	 * A server error that Stripe has saved under the key stays what it is for
-	 * as long as the key is remembered.  To ask again says nothing new, and
-	 * what became of the first attempt only other evidence can tell.
-	 */
-	if (r->outcome == SL_OUTCOME_RETRY && r->replayed &&
-		!r->attempt.transport_failed && r->attempt.http_status >= 500 &&
-		r->attempt.should_retry != 1)
-		r->outcome = SL_OUTCOME_UNKNOWN;
 }
 
 /* An attempt that never got as far as libcurl. */
@@ -414,7 +466,10 @@ read_answer(Flight *f, SlHttpExchange *exchange)
 	r->transport_error = response->error;
 	r->stripe_request_id = answer.request_id;
 	r->replayed = answer.replayed;
+	r->server_time = answer.server_time;
 	r->duration_ms = response->duration_ms;
+	if (answer.throttled)
+		sl_pacing_throttled(f->pace);
 	if (answer.attempt.body_complete)
 	{
 		r->body = response->body;
@@ -486,52 +541,76 @@ miss_key(Worker *w, const char *why)
 
 /*
  * Looks at the queue: takes up to 'room' requests, in w->scratch, and learns
- * when the next one is due.
+ * when to look again.
  */
 static List *
-look_at_queue(Worker *w, int room)
+look_at_queue(Worker *w, int room, const char *key)
 {
-	List	   *calls = NIL;
-	TimestampTz next_due = DT_NOEND;
+	SlClaim		claim = {NIL, DT_NOEND, false};
+	SlClaim		probes = {NIL, DT_NOEND, false};
+	int			lease_ms = sl_request_timeout + SL_LEASE_MARGIN_MS;
+	bool		known = false;
+	bool		may_send;
 
 	begin_transaction("stripe_lifecycle: claiming requests");
-	w->absent = !extension_locked();
-	if (!w->absent && !sl_outbox_paused())
+	may_send = extension_locked(w) && sl_may_send(&known);
+	if (may_send)
 	{
-		if (room > 0)
-			calls = sl_outbox_claim(room, sl_request_timeout + SL_LEASE_MARGIN_MS,
-									w->scratch);
-		next_due = sl_outbox_next_due();
+		sl_probe_claim(key, sl_probe_room(room, w->nprobes), lease_ms,
+					   w->scratch, &probes);
+		sl_claim(key, room - list_length(probes.calls), lease_ms, w->scratch,
+				 &claim);
+		MemoryContextSwitchTo(w->scratch);	/* SPI has changed it */
+		claim.calls = list_concat(claim.calls, probes.calls);
+		claim.next_due = Min(claim.next_due, probes.next_due);
+		claim.more |= probes.more;
 	}
+	if (claim.calls != NIL && !(w->noted && known))
+		sl_note_serving();
 	end_transaction(w);
-	w->next_due = next_due;
-	return calls;
+
+	w->noted |= claim.calls != NIL;
+	w->next_due = claim.next_due;
+	w->look = claim.more;
+	return claim.calls;
 }
 
 /*
- * An error here is no single row's.  No more is claimed then; what is under
- * way will be settled, and after that this process ends.
+ * An error here is no single row's.  If it will pass (somebody has the table
+ * locked), so much the better.  Else no more is claimed; what is under way will
+ * be settled, and after that this process ends.
  */
+static void
+fail_claim(Worker *w, const ErrorData *error)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	w->look = false;
+	w->failed = !sl_error_passes(error->sqlerrcode);
+	w->next_due = TimestampTzPlusMilliseconds(now, SL_NO_CLAIM_PAUSE_MS);
+	if (!w->failed && !TimestampDifferenceExceeds(w->complained, now,
+												  SL_NO_CLAIM_WARNING_MS))
+		return;
+	w->complained = now;
+	ereport(WARNING,
+			(errcode(error->sqlerrcode),
+			 errmsg("stripe_lifecycle worker could not claim requests: SQLSTATE %s",
+					sqlstate_of(error))));
+}
+
 static List *
-claim(Worker *w, int room)
+claim(Worker *w, int room, const char *key)
 {
 	List	   *volatile calls = NIL;
 
 	PG_TRY();
 	{
-		calls = look_at_queue(w, room);
+		calls = look_at_queue(w, room, key);
 	}
 	PG_CATCH();
 	{
-		ErrorData  *error = abandon_transaction(w);
-
-		w->failed = true;
+		fail_claim(w, abandon_transaction(w));
 		calls = NIL;
-		ereport(WARNING,
-				(errcode(error->sqlerrcode),
-				 errmsg("stripe_lifecycle worker could not claim requests: SQLSTATE %s",
-						sqlstate_of(error)),
-				 errdetail_internal("%s", error->message)));
 	}
 	PG_END_TRY();
 	return calls;
@@ -548,35 +627,42 @@ refill(Worker *w)
 	List	   *calls;
 	ListCell   *lc;
 
-	if (w->failed)
+	if (w->failed || w->unserved)
 		w->look = false;
-	if (room <= 0 || (!w->look && (w->failed || w->next_due > now)))
+	if (w->unserved || room <= 0 || (!w->look && (w->failed || w->next_due > now)))
 		return;
 
 	key = sl_api_key(&why);
-	calls = claim(w, key == NULL ? 0 : room);
+	calls = claim(w, room, key);
 	foreach(lc, calls)
 	{
-		send_request(w, new_flight(w, lfirst(lc)), key);
+		send_request(w, new_flight(w, lfirst(lc), key), key);
 		w->active_at = now;
 	}
-	w->look = list_length(calls) == room;
 
-	w->keyless = key == NULL && w->next_due != DT_NOEND;
+	w->keyless = key == NULL && w->next_due <= now;
 	if (w->keyless)
 		miss_key(w, why);
-	else if (calls == NIL && w->next_due <= now)
-		w->next_due = TimestampTzPlusMilliseconds(now, SL_LOCKED_PAUSE_MS);
 }
 
 /* ---------- settle ---------- */
 
 static void
+put_aside(const Flight *f, const char *sqlstate, const char *message)
+{
+	if (f->call.kind != SL_CALL_SEND)
+		sl_probe_set_aside(&f->call, sqlstate);
+	else
+		sl_outbox_set_aside(f->call.request_id, f->call.attempt, sqlstate, message);
+}
+
+static void
 settle_flight(Flight *f)
 {
 	if (f->unsendable)
-		sl_outbox_set_aside(f->call.request_id, f->call.attempt, "22023",
-							"the request holds a character that cannot be sent");
+		put_aside(f, "22023", "the request holds a character that cannot be sent");
+	else if (f->call.kind != SL_CALL_SEND)
+		sl_probe_settle(&f->call, &f->result);
 	else
 		sl_outbox_settle(&f->call, &f->result);
 }
@@ -592,7 +678,7 @@ settle_together(Worker *w, Flight **flights, int n)
 		int			i;
 
 		begin_transaction("stripe_lifecycle: settling requests");
-		if (extension_locked())
+		if (extension_locked(w))
 		{
 			for (i = 0; i < n; i++)
 				settle_flight(flights[i]);
@@ -616,9 +702,8 @@ set_aside(Worker *w, Flight *f, const ErrorData *reason)
 	PG_TRY();
 	{
 		begin_transaction("stripe_lifecycle: setting a request aside");
-		if (extension_locked())
-			sl_outbox_set_aside(f->call.request_id, f->call.attempt,
-								sqlstate_of(reason), reason->message);
+		if (extension_locked(w))
+			put_aside(f, sqlstate_of(reason), "the database refused to store the answer");
 		end_transaction(w);
 	}
 	PG_CATCH();
@@ -649,9 +734,10 @@ settle_alone(Worker *w, Flight *f)
 
 	if (error != NULL)
 	{
-		bool		passes = will_pass(error);
+		bool		passes = sl_error_passes(error->sqlerrcode);
 
-		ereport(WARNING,
+		sl_stats_error(sqlstate_of(error));
+		ereport(passes && f->settle_failures > 0 ? DEBUG1 : WARNING,
 				(errcode(error->sqlerrcode),
 				 errmsg("could not store Stripe's answer to request " INT64_FORMAT ": SQLSTATE %s",
 						f->call.request_id, sqlstate_of(error)),
@@ -666,14 +752,19 @@ settle_alone(Worker *w, Flight *f)
 	free_flight(w, f);
 }
 
-/* Stores all answers whose time has come. */
+/*
+ * Stores all answers whose time has come: together those that are new, alone
+ * those that could not be stored before.
+ */
 static void
 settle(Worker *w)
 {
 	Flight	   *flights[SL_MAX_WINDOW];
+	Flight	   *again[SL_MAX_WINDOW];
 	TimestampTz now;
 	dlist_mutable_iter iter;
 	int			n = 0;
+	int			nagain = 0;
 	int			i;
 
 	if (w->nended == 0)
@@ -687,9 +778,12 @@ settle(Worker *w)
 			continue;
 		dlist_delete(iter.cur);
 		w->nended--;
-		flights[n++] = f;
+		if (f->settle_failures > 0)
+			again[nagain++] = f;
+		else
+			flights[n++] = f;
 	}
-	if (n == 0)
+	if (n + nagain == 0)
 		return;
 
 	if (n > 1 && settle_together(w, flights, n) == NULL)
@@ -702,6 +796,8 @@ settle(Worker *w)
 		for (i = 0; i < n; i++)
 			settle_alone(w, flights[i]);
 	}
+	for (i = 0; i < nagain; i++)
+		settle_alone(w, again[i]);
 	/* retries, and calls that waited for a PaymentIntent */
 	w->look = true;
 	w->active_at = GetCurrentTimestamp();
@@ -734,25 +830,41 @@ in_the_way(void)
 static bool
 lingers(Worker *w)
 {
-	return !w->absent && !w->keyless && w->active_at != 0 &&
+	return !w->absent && !w->keyless && !w->unserved && w->active_at != 0 &&
+		!sl_slots_crowded() &&
 		!TimestampDifferenceExceeds(w->active_at, GetCurrentTimestamp(),
 									sl_worker_linger);
 }
 
-/* Nothing is under way: is it time to go?  Does not return if so. */
+/* When, and for what reason, the launcher is to think of this database again. */
+static bool
+leave_slot(Worker *w)
+{
+	if (w->replaced)
+		return sl_slot_leave(w->slot, 0, SL_LEAVE_REPLACED, w->reloads);
+	if (w->absent)
+		return sl_slot_leave(w->slot, DT_NOEND, SL_LEAVE_ABSENT, w->reloads);
+	if (w->unserved)
+		return sl_slot_leave(w->slot, 0, SL_LEAVE_UNSERVED, w->reloads);
+	return sl_slot_leave(w->slot, w->next_due,
+						 w->keyless ? SL_LEAVE_KEYLESS : SL_LEAVE_IDLE, w->reloads);
+}
+
+/*
+ * Nothing is under way, or nothing whose answer could be stored: is it time to
+ * go?  Does not return if so.
+ */
 static void
 end_if_idle(Worker *w)
 {
-	if (w->nflights > 0 || w->look || sl_slots_reloads() != w->reloads)
+	if ((w->nflights > 0 && !w->absent) || w->look ||
+		sl_slots_reloads() != w->reloads)
 		return;
 	if (w->failed)
 		proc_exit(1);
 	if (lingers(w) && !in_the_way())
 		return;
-	if (!sl_slot_leave(w->slot, w->next_due,
-					   w->keyless ? SL_LEAVE_KEYLESS :
-					   w->absent ? SL_LEAVE_ABSENT : SL_LEAVE_IDLE,
-					   w->reloads))
+	if (!leave_slot(w))
 	{
 		w->look = true;
 		return;
@@ -781,7 +893,7 @@ handle_interrupts(Worker *w)
 	{
 		w->reloads = sl_slots_reloads();
 		ProcessConfigFile(PGC_SIGHUP);
-		pin_synchronous_commit();
+		w->unserved = !sl_database_is_served(w->database);
 		w->look = true;
 	}
 	if (sl_slot_take_wake(w->slot))

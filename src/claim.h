@@ -1,0 +1,23 @@
+/*-------------------------------------------------------------------------
+ *
+ * claim.h
+ *	  Which requests may be sent now, and when to look at the queue again.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef SL_CLAIM_H
+#define SL_CLAIM_H
+
+#include "outbox.h"
+
+typedef struct SlClaim
+{
+	List	   *calls;			/* of SlApiCall, claimed */
+	TimestampTz next_due;		/* look again then; DT_NOEND: nothing waits */
+	bool		more;			/* look again at once, if there is room */
+} SlClaim;
+
+extern void sl_claim(const char *api_key, int room, int lease_ms,
+					 MemoryContext cxt, SlClaim *claim);
+
+#endif							/* SL_CLAIM_H */

@@ -1,0 +1,586 @@
+/*-------------------------------------------------------------------------
+ *
+ * reconcile.c
+ *	  Reads Stripe's own list of events, for webhooks that never came.
+ *
+ * A run pages through GET /v1/events, from the newest event back to a little
+ * before the cursor, and hands each event of ours to the same ingestion as a
+ * webhook, with source "events_api": it came over TLS in answer to our key,
+ * which proves it as a signature does.  Events can come in any order and any
+ * number of times, so nothing is lost by reading some twice.
+ *
+ * One page is one transaction, which also stores how far the run has come: a
+ * crash costs a page.  Each event has a subtransaction of its own.  One that
+ * the database refuses is noted, the others go on, and the cursor stays
+ * before it, so that the next run tries it again.
+ *
+ * Stripe lists events for 30 days.  Whatever was not read by then is beyond
+ * reach; such a gap is written down and stays until an operator removes it.
+ *
+ * Times of events are Stripe's, and so is the cursor: a run that is complete
+ * has seen what there was when its first page was made, by the clock of the
+ * server that made it.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
+#include "utils/timestamp.h"
+
+#include "compat.h"
+#include "errors.h"
+#include "event_reader.h"
+#include "guc.h"
+#include "ingest.h"
+#include "pacing.h"
+#include "reconcile.h"
+
+#define SOURCE "events_api"
+
+/* Each run begins this much before the cursor. */
+#define OVERLAP_US			(5 * USECS_PER_MINUTE)
+
+/* How long Stripe lists an event. */
+#define RETENTION_US		(30 * USECS_PER_DAY)
+
+/* Pauses after a page that could not be had. */
+#define PAUSE_MIN_MS		10000
+#define PAUSE_MAX_MS		3600000
+
+#define STATE_TABLE "stripe_lifecycle.reconcile_state"
+
+/* When an account is due; $1 is the interval. */
+#define DUE "coalesce(due_at, coalesce(last_finished_at, since) + $1 * interval '1 s')"
+
+/* reconcile_state, as far as a run needs it; the order of read_run. */
+#define RUN_COLUMNS \
+	"account, since, cursor_created, rewind_to, run_started_at, run_gte," \
+	" run_after, run_newest, run_failed, run_pages, failures, in_flight"
+
+typedef struct Run
+{
+	char	   *account;		/* "": the key's own */
+	TimestampTz since;
+	TimestampTz cursor;			/* these may be absent: DT_NOBEGIN */
+	TimestampTz rewind_to;
+	TimestampTz started_at;
+	TimestampTz gte;
+	char	   *after;			/* NULL before the first page */
+	TimestampTz newest;
+	TimestampTz failed;			/* DT_NOBEGIN: none */
+	int			pages;
+	int			failures;
+	bool		in_flight;
+	Jsonb	   *problem;		/* to be stored in last_error, or NULL */
+} Run;
+
+static SlQuery add_account = {
+	.sql = "INSERT INTO " STATE_TABLE " (account, since)"
+	" VALUES (coalesce($1, ''), $2) ON CONFLICT DO NOTHING",
+	.args = {SL_TYPE_TEXT, SL_TYPE_TIMESTAMPTZ},
+};
+static SlQuery rewind_account = {
+	.sql = "UPDATE " STATE_TABLE " SET rewind_to = least(rewind_to, $2),"
+	" due_at = CASE WHEN run_started_at IS NULL AND failures = 0"
+	" THEN $3 ELSE due_at END"
+	" WHERE account = coalesce($1, '')",
+	.args = {SL_TYPE_TEXT, SL_TYPE_TIMESTAMPTZ, SL_TYPE_TIMESTAMPTZ},
+};
+static SlQuery next_due = {
+	.sql = "SELECT min(" DUE ") FROM " STATE_TABLE,
+	.args = {SL_TYPE_INT4},
+};
+static SlQuery due_accounts = {
+	.sql = "SELECT " RUN_COLUMNS " FROM " STATE_TABLE
+	" WHERE " DUE " <= $2 ORDER BY " DUE " FOR UPDATE SKIP LOCKED",
+	.args = {SL_TYPE_INT4, SL_TYPE_TIMESTAMPTZ},
+};
+static SlQuery lock_account = {
+	.sql = "SELECT " RUN_COLUMNS " FROM " STATE_TABLE
+	" WHERE account = $1 FOR UPDATE",
+	.args = {SL_TYPE_TEXT},
+};
+static SlQuery oldest_payment = {
+	.sql = "SELECT min(created_at), min(created_at) FILTER (WHERE finished_at IS NULL)"
+	" FROM stripe_lifecycle.payments WHERE coalesce(stripe_account, '') = $1",
+	.args = {SL_TYPE_TEXT},
+};
+static SlQuery begin_run = {
+	.sql = "UPDATE " STATE_TABLE " SET run_started_at = $2, run_gte = $3,"
+	" run_after = NULL, run_newest = NULL, run_failed = NULL, run_pages = 0,"
+	" rewind_to = NULL, last_error = NULL,"
+	" gap_from = least(gap_from, $4), gap_to = greatest(gap_to, $5)"
+	" WHERE account = $1",
+	.args = {
+		SL_TYPE_TEXT, SL_TYPE_TIMESTAMPTZ, SL_TYPE_TIMESTAMPTZ,
+		SL_TYPE_TIMESTAMPTZ, SL_TYPE_TIMESTAMPTZ
+	},
+};
+static SlQuery lease_page = {
+	.sql = "UPDATE " STATE_TABLE " SET in_flight = true, due_at = $2"
+	" WHERE account = $1",
+	.args = {SL_TYPE_TEXT, SL_TYPE_TIMESTAMPTZ},
+};
+static SlQuery fail_page = {
+	.sql = "UPDATE " STATE_TABLE " SET in_flight = false, failures = failures + 1,"
+	" due_at = $2, last_error = $3, run_after = CASE WHEN $4 THEN NULL ELSE run_after END"
+	" WHERE account = $1",
+	.args = {SL_TYPE_TEXT, SL_TYPE_TIMESTAMPTZ, SL_TYPE_JSONB, SL_TYPE_BOOL},
+};
+static SlQuery store_page = {
+	.sql = "UPDATE " STATE_TABLE " SET in_flight = false, failures = 0, due_at = $2,"
+	" run_after = $3, run_newest = $4, run_failed = $5, run_pages = run_pages + 1,"
+	" last_error = coalesce($6, last_error)"
+	" WHERE account = $1",
+	.args = {
+		SL_TYPE_TEXT, SL_TYPE_TIMESTAMPTZ, SL_TYPE_TEXT, SL_TYPE_TIMESTAMPTZ,
+		SL_TYPE_TIMESTAMPTZ, SL_TYPE_JSONB
+	},
+};
+static SlQuery end_run = {
+	.sql = "UPDATE " STATE_TABLE " SET run_started_at = NULL, run_gte = NULL,"
+	" run_after = NULL, run_newest = NULL, run_failed = NULL,"
+	" cursor_created = $2, proven_until = $2, last_finished_at = $3,"
+	" due_at = CASE WHEN rewind_to IS NULL THEN NULL ELSE $3 END"
+	" WHERE account = $1",
+	.args = {SL_TYPE_TEXT, SL_TYPE_TIMESTAMPTZ, SL_TYPE_TIMESTAMPTZ},
+};
+static SlQuery recover = {
+	.sql = "UPDATE " STATE_TABLE " SET in_flight = false, due_at = $1"
+	" WHERE in_flight",
+	.args = {SL_TYPE_TIMESTAMPTZ},
+};
+
+/* Ours, and not here yet? */
+static SlQuery is_wanted = {
+	.sql = "SELECT 1 WHERE NOT EXISTS (SELECT FROM stripe_lifecycle.webhook_events"
+	" WHERE event_id = $1)"
+	" AND (EXISTS (SELECT FROM stripe_lifecycle.payments WHERE payment_intent_id = $2)"
+	" OR EXISTS (SELECT FROM stripe_lifecycle.payments WHERE id = $3))",
+	.args = {SL_TYPE_TEXT, SL_TYPE_TEXT, SL_TYPE_UUID},
+};
+
+/* ---------- which accounts, from when ---------- */
+
+/*
+ * Stripe has told us of a PaymentIntent of this payment: its account has
+ * events from now on.  Without any there is nothing to read, ever.
+ */
+void
+sl_reconcile_account(const SlRow *payment)
+{
+	Datum		args[2] = {payment->values[PAY_STRIPE_ACCOUNT],
+	TimestampTzGetDatum(GetCurrentTimestamp())};
+	bool		nulls[2] = {payment->nulls[PAY_STRIPE_ACCOUNT], false};
+
+	(void) sl_run(&add_account, args, nulls, 0);
+}
+
+/*
+ * An event of this payment is missing: the next run begins where the payment
+ * was last heard of, and soon.
+ */
+void
+sl_reconcile_rewind(const SlRow *payment)
+{
+	bool		heard = !payment->nulls[PAY_LAST_EVENT_CREATED];
+	Datum		args[3] = {payment->values[PAY_STRIPE_ACCOUNT],
+		payment->values[heard ? PAY_LAST_EVENT_CREATED : PAY_CREATED_AT],
+	TimestampTzGetDatum(GetCurrentTimestamp())};
+	bool		nulls[3] = {payment->nulls[PAY_STRIPE_ACCOUNT], false, false};
+
+	sl_reconcile_account(payment);
+	(void) sl_run(&rewind_account, args, nulls, 0);
+}
+
+static char *
+text_column(HeapTuple tuple, TupleDesc desc, int attnum)
+{
+	bool		isnull;
+	Datum		d = SPI_getbinval(tuple, desc, attnum, &isnull);
+
+	return isnull ? NULL : TextDatumGetCString(d);
+}
+
+static TimestampTz
+time_column(HeapTuple tuple, TupleDesc desc, int attnum)
+{
+	bool		isnull;
+	Datum		d = SPI_getbinval(tuple, desc, attnum, &isnull);
+
+	return isnull ? DT_NOBEGIN : DatumGetTimestampTz(d);
+}
+
+static void
+read_run(HeapTuple tuple, TupleDesc desc, Run *run)
+{
+	bool		isnull;
+
+	memset(run, 0, sizeof(*run));
+	run->account = text_column(tuple, desc, 1);
+	run->since = time_column(tuple, desc, 2);
+	run->cursor = time_column(tuple, desc, 3);
+	run->rewind_to = time_column(tuple, desc, 4);
+	run->started_at = time_column(tuple, desc, 5);
+	run->gte = time_column(tuple, desc, 6);
+	run->after = text_column(tuple, desc, 7);
+	run->newest = time_column(tuple, desc, 8);
+	run->failed = time_column(tuple, desc, 9);
+	run->pages = DatumGetInt32(SPI_getbinval(tuple, desc, 10, &isnull));
+	run->failures = DatumGetInt32(SPI_getbinval(tuple, desc, 11, &isnull));
+	run->in_flight = DatumGetBool(SPI_getbinval(tuple, desc, 12, &isnull));
+}
+
+static void
+announce_gap(TimestampTz from, TimestampTz to)
+{
+	char	   *first = pstrdup(timestamptz_to_str(from));
+
+	ereport(WARNING,
+			(errcode(ERRCODE_WARNING),
+			 errmsg("stripe_lifecycle cannot read Stripe's events from %s to %s any more",
+					first, timestamptz_to_str(to)),
+			 errdetail("Stripe keeps events for 30 days.  Webhooks that were missed in that time are lost."),
+			 errhint("Look at stripe_lifecycle.stuck_payments; the gap stays in stripe_lifecycle.reconcile_state until you remove it there.")));
+}
+
+/*
+ * Where a new run begins.  The first one of an account begins with its oldest
+ * payment.  What had not ended before Stripe's memory begins is beyond reach.
+ */
+static void
+start_run(Run *run, TimestampTz now)
+{
+	Datum		args[5] = {CStringGetTextDatum(run->account), TimestampTzGetDatum(now)};
+	bool		nulls[5] = {false, false, false, true, true};
+	TimestampTz reach = now - RETENTION_US;
+	TimestampTz begin = run->cursor;
+	TimestampTz doubtful = run->cursor;
+
+	if (run->cursor == DT_NOBEGIN)
+	{
+		(void) sl_run(&oldest_payment, args, NULL, 1);
+		begin = time_column(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
+		doubtful = time_column(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2);
+	}
+	if (run->rewind_to != DT_NOBEGIN)
+		begin = Min(begin, run->rewind_to);
+	begin = Max(begin, reach);
+	if (doubtful != DT_NOBEGIN && doubtful < reach)
+	{
+		announce_gap(doubtful, reach);
+		args[3] = TimestampTzGetDatum(doubtful);
+		args[4] = TimestampTzGetDatum(reach);
+		nulls[3] = nulls[4] = false;
+	}
+	run->gte = begin - OVERLAP_US;
+	run->after = NULL;
+	run->pages = 0;
+	args[2] = TimestampTzGetDatum(run->gte);
+	(void) sl_run(&begin_run, args, nulls, 0);
+}
+
+/* ---------- claim ---------- */
+
+static void
+add_call(const Run *run, MemoryContext cxt, SlClaim *claim)
+{
+	MemoryContext old = MemoryContextSwitchTo(cxt);
+	SlApiCall  *call = palloc0(sizeof(SlApiCall));
+
+	call->kind = SL_CALL_EVENTS;
+	call->attempt = run->pages;
+	call->operation = pstrdup("events");
+	call->method = pstrdup("GET");
+	call->path = psprintf("/v1/events?type=payment_intent.%%2A&limit=100"
+						  "&created%%5Bgte%%5D=" INT64_FORMAT "%s%s",
+						  (int64) timestamptz_to_time_t(run->gte),
+						  run->after == NULL ? "" : "&starting_after=",
+						  run->after == NULL ? "" : run->after);
+	call->stripe_account = run->account[0] == '\0' ? NULL : pstrdup(run->account);
+	claim->calls = lappend(claim->calls, call);
+	MemoryContextSwitchTo(old);
+}
+
+static TimestampTz
+look_for_due(void)
+{
+	Datum		interval = Int32GetDatum(sl_reconcile_interval);
+	bool		isnull;
+	Datum		due;
+
+	(void) sl_run(&next_due, &interval, NULL, 1);
+	due = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
+	return isnull ? DT_NOEND : DatumGetTimestampTz(due);
+}
+
+/*
+ * Claim the next page of every account that is due, until claim->calls has
+ * 'room' calls; none without a key.  Lowers claim->next_due.
+ */
+void
+sl_reconcile_claim(const char *api_key, int room, int lease_ms,
+				   MemoryContext cxt, SlClaim *claim)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz wait_until = DT_NOEND;
+	TimestampTz due;
+	Datum		args[2] = {Int32GetDatum(sl_reconcile_interval), TimestampTzGetDatum(now)};
+	SPITupleTable *accounts;
+	int			n;
+	int			i;
+
+	if (sl_reconcile_interval == 0)
+		return;
+	due = look_for_due();
+	if (due <= now && api_key != NULL)
+	{
+		n = sl_run(&due_accounts, args, NULL, 0);
+		accounts = SPI_tuptable;
+		for (i = 0; i < n && list_length(claim->calls) < room; i++)
+		{
+			uint64		pace;
+			Run			run;
+
+			read_run(accounts->vals[i], accounts->tupdesc, &run);
+			pace = sl_pacing_id(api_key, run.account);
+			if (sl_pacing_take(pace, 1) == 0)
+			{
+				wait_until = Min(wait_until,
+								 TimestampTzPlusMilliseconds(now, Max(sl_pacing_delay_ms(pace), 1)));
+				continue;
+			}
+			if (run.started_at == DT_NOBEGIN)
+				start_run(&run, now);
+			args[0] = CStringGetTextDatum(run.account);
+			args[1] = TimestampTzGetDatum(TimestampTzPlusMilliseconds(now, lease_ms));
+			(void) sl_run(&lease_page, args, NULL, 0);
+			add_call(&run, cxt, claim);
+		}
+		due = look_for_due();
+	}
+	if (due <= now && wait_until != DT_NOEND)
+		due = wait_until;
+	claim->next_due = Min(claim->next_due, due);
+}
+
+/* A worker has begun: pages that its predecessor was fetching are due. */
+void
+sl_reconcile_recover(void)
+{
+	Datum		now = TimestampTzGetDatum(GetCurrentTimestamp());
+
+	(void) sl_run(&recover, &now, NULL, 0);
+}
+
+/* ---------- settle ---------- */
+
+static bool
+is_event_wanted(const SlEvent *event)
+{
+	Datum		args[3] = {CStringGetTextDatum(event->id)};
+	bool		nulls[3] = {false, event->payment_intent_id == NULL, !event->has_payment_id};
+
+	if (!nulls[1])
+		args[1] = CStringGetTextDatum(event->payment_intent_id);
+	if (!nulls[2])
+		args[2] = UUIDPGetDatum(&event->payment_id);
+	return sl_run(&is_wanted, args, nulls, 1) > 0;
+}
+
+/*
+ * Does an error concern more than the one event?  Somebody who has its payment
+ * locked, or a deadlock over it, does not.
+ */
+static bool
+stops_page(int sqlerrcode)
+{
+	int			category = ERRCODE_TO_CATEGORY(sqlerrcode);
+
+	return sl_error_passes(sqlerrcode) &&
+		category != ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE &&
+		category != ERRCODE_TRANSACTION_ROLLBACK;
+}
+
+/*
+ * Take in one event, in a subtransaction.  An error that would meet the others
+ * as well is raised again, for the whole page to be taken in later.  Any other
+ * is noted: only its SQLSTATE, since the message may quote somebody's data.
+ */
+static void
+take_in(Jsonb *item, Run *run)
+{
+	MemoryContext cxt = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	volatile bool ours = false;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(cxt);
+	PG_TRY();
+	{
+		SlEvent		event;
+
+		sl_event_read(item, &event);
+		ours = is_event_wanted(&event);
+		if (ours)
+			(void) sl_ingest_event(&event, SOURCE, NULL);
+		ReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(cxt);
+		CurrentResourceOwner = owner;
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+		const char *id;
+		int64		created;
+
+		MemoryContextSwitchTo(cxt);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(cxt);
+		CurrentResourceOwner = owner;
+		if (stops_page(error->sqlerrcode))
+			ReThrowError(error);
+
+		id = sl_object_id(item);
+		run->problem = sl_error_object("reconcile", unpack_sql_state(error->sqlerrcode),
+									   psprintf("event %s could not be taken in",
+												id == NULL ? "without id" : id));
+		if (ours && sl_object_created(item, &created))
+		{
+			TimestampTz at = time_t_to_timestamptz((pg_time_t) created);
+
+			run->failed = run->failed == DT_NOBEGIN ? at : Min(run->failed, at);
+		}
+		ereport(WARNING,
+				(errcode(error->sqlerrcode),
+				 errmsg("stripe_lifecycle could not take in event \"%s\" from Stripe's list: SQLSTATE %s",
+						id == NULL ? "" : id, unpack_sql_state(error->sqlerrcode)),
+				 ours ? errdetail("The next run tries it again.") :
+				 errdetail("It is passed over.")));
+	}
+	PG_END_TRY();
+}
+
+static void
+page_failed(const Run *run, const SlApiResult *res, Jsonb *problem, TimestampTz now)
+{
+	int64		pause = Min((int64) PAUSE_MIN_MS << Min(run->failures, 10), PAUSE_MAX_MS);
+	Datum		args[4];
+
+	if (res != NULL)
+		pause = Max(pause, Min(res->attempt.retry_after_ms, SL_RETRY_AFTER_MAX_MS));
+	args[0] = CStringGetTextDatum(run->account);
+	args[1] = TimestampTzGetDatum(TimestampTzPlusMilliseconds(now, pause));
+	args[2] = JsonbPGetDatum(problem);
+	/* the event to go on from may be gone: begin the run again */
+	args[3] = BoolGetDatum(res != NULL && res->outcome == SL_OUTCOME_REJECTED);
+	(void) sl_run(&fail_page, args, NULL, 0);
+}
+
+/* When the first page was made, by Stripe's clock. */
+static TimestampTz
+page_time(const SlApiResult *res, const SlList *list)
+{
+	int64		created;
+
+	if (res->server_time > 0)
+		return time_t_to_timestamptz((pg_time_t) res->server_time);
+	if (list->n > 0 && sl_object_created(list->items[0], &created))
+		return time_t_to_timestamptz((pg_time_t) created);
+	return res->started_at;
+}
+
+static void
+page_taken(const Run *run, const SlList *list, TimestampTz now)
+{
+	char	   *after = list->n == 0 ? NULL : sl_object_id(list->items[list->n - 1]);
+	bool		more = list->has_more && after != NULL;
+	Datum		args[6] = {CStringGetTextDatum(run->account), TimestampTzGetDatum(now)};
+	bool		nulls[6] = {false};
+
+	nulls[2] = after == NULL;
+	if (after != NULL)
+		args[2] = CStringGetTextDatum(after);
+	args[3] = TimestampTzGetDatum(run->newest);
+	nulls[4] = run->failed == DT_NOBEGIN;
+	args[4] = TimestampTzGetDatum(run->failed);
+	nulls[5] = run->problem == NULL;
+	args[5] = PointerGetDatum(run->problem);
+	(void) sl_run(&store_page, args, nulls, 0);
+	if (more)
+		return;
+
+	/* what failed is before the next cursor, so that it is read again */
+	args[1] = TimestampTzGetDatum(run->failed == DT_NOBEGIN ? run->newest :
+								  Min(run->failed, run->newest));
+	args[2] = TimestampTzGetDatum(now);
+	(void) sl_run(&end_run, args, NULL, 0);
+}
+
+/* False: somebody else has fetched this page meanwhile, or the row is gone. */
+static bool
+lock_run(const SlApiCall *call, Run *run)
+{
+	Datum		account = CStringGetTextDatum(call->stripe_account == NULL ? "" :
+											  call->stripe_account);
+
+	if (sl_run(&lock_account, &account, NULL, 1) == 0)
+		return false;
+	read_run(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, run);
+	return run->in_flight && run->started_at != DT_NOBEGIN &&
+		run->pages == call->attempt;
+}
+
+/* Take in a page of events, and store how far the run has come. */
+void
+sl_reconcile_settle(const SlApiCall *call, const SlApiResult *res)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	Jsonb	   *json = NULL;
+	Run			run;
+	SlList		list;
+	SlApiError	err;
+	bool		ok;
+	int			i;
+
+	if (!lock_run(call, &run))
+		return;
+	if (res->body != NULL && !res->attempt.transport_failed)
+		json = sl_json_parse(res->body, res->body_len, &ok);
+	if (res->outcome != SL_OUTCOME_SUCCEEDED || json == NULL ||
+		!sl_list_read(json, &list))
+	{
+		(void) sl_api_error_read(json, call->operation, res->attempt.http_status, &err);
+		page_failed(&run, res, res->transport_error == NULL ? err.reduced :
+					sl_error_object("transport", NULL, res->transport_error), now);
+		return;
+	}
+
+	if (run.newest == DT_NOBEGIN)
+		run.newest = page_time(res, &list);
+	for (i = 0; i < list.n; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		take_in(list.items[i], &run);
+	}
+	page_taken(&run, &list, now);
+}
+
+/* The page could not be stored, or the question not be sent. */
+void
+sl_reconcile_set_aside(const SlApiCall *call, const char *sqlstate)
+{
+	Run			run;
+
+	if (lock_run(call, &run))
+		page_failed(&run, NULL,
+					sl_error_object("reconcile", sqlstate, "a page of events could not be stored"),
+					GetCurrentTimestamp());
+}
