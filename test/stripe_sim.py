@@ -51,6 +51,7 @@ import time
 import urllib.parse
 from collections import deque
 from dataclasses import dataclass, field
+from email.utils import formatdate
 from json.encoder import encode_basestring
 from typing import Any, Awaitable, Callable, Iterable, NamedTuple, Optional, Union
 
@@ -933,6 +934,7 @@ class Store:
         self.random = random.Random(seed)
         self.api_version = api_version
         self.base_url = ""              # set once the port is known
+        self.connections = 0            # accepted since the start
         self.on_event: Callable[[Event], None] = lambda event: None
         self.reset()
 
@@ -1380,6 +1382,12 @@ class Request(NamedTuple):
     keep_alive: bool
 
 
+@functools.lru_cache(maxsize=4)
+def http_date(at: int) -> str:
+    """A Date header; one string a second is enough."""
+    return formatdate(at, usegmt=True)
+
+
 @dataclass(slots=True)
 class Reply:
     """An answer, and how the connection is to end: keep, fin, rst or half."""
@@ -1528,7 +1536,7 @@ class Api:
                 caller: Union[Caller, ApiError], slot: Optional[tuple],
                 saved: Optional[RequestRecord], fault: Optional[Fault]) -> Reply:
         """Replay, refuse or execute; save what Stripe would save."""
-        headers = [("Request-Id", record.request_id),
+        headers = [("Date", http_date(self.store.now())), ("Request-Id", record.request_id),
                    ("Stripe-Version", request.headers.get("stripe-version",
                                                           self.store.api_version))]
         if record.key:
@@ -2470,6 +2478,7 @@ class Control:
             "refunds": len(store.refunds), "events": len(store.events),
             "deliveries": self.webhooks.deliveries,
             "failed_pushes": self.webhooks.failed,
+            "connections": store.connections,
             "pending_deliveries": len(self.webhooks.queue)}
 
     # -- faults -------------------------------------------------------------
@@ -2629,6 +2638,7 @@ class HttpProtocol(asyncio.Protocol):
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
         self.app.connections.add(self)
+        self.app.api.store.connections += 1
 
     def connection_lost(self, exc: Optional[Exception]) -> None:
         self.app.connections.discard(self)

@@ -298,6 +298,7 @@ shared_preload_libraries = 'stripe_lifecycle'
 log_statement = none
 restart_after_crash = on
 log_line_prefix = '%m [%p] %b '
+stripe_lifecycle.max_requests_per_second = 0
 stripe_lifecycle.api_base = '@{[$stripe->base]}'
 stripe_lifecycle.api_key_file = '$self->{api_key_file}'
 stripe_lifecycle.webhook_secret_file = '$self->{webhook_secret_file}'

@@ -168,6 +168,11 @@ foreach my $status (sort keys %errors)
 	is_one_request($id, 'rejected', "$status: one request");
 	is($server->request($id)->{attempts}, 1, "$status: is not tried again");
 
+	like(
+		$server->error("SELECT stripe_lifecycle.cancel_payment('$id')")->{text},
+		qr/cannot cancel a payment that has no PaymentIntent/,
+		"$status: nothing waits for a PaymentIntent that will never be");
+
 	my $shown = $server->row(
 		"SELECT * FROM stripe_lifecycle.payment_status('$id')");
 	is( "$shown->{state} $shown->{request_status}",
@@ -268,7 +273,7 @@ my %keys = map { $_->{idempotency_key} => 1 } @{
 is_deeply(
 	[
 		grep { !$keys{ $_->{idempotency_key} // '' } }
-		  @{ $stripe->ledger->{requests} }
+		grep { $_->{method} eq 'POST' } @{ $stripe->ledger->{requests} }
 	],
 	[],
 	'no request came without a key from the outbox');

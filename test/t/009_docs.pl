@@ -1,5 +1,6 @@
 # What the README says of states, functions, tables, settings and SQLSTATEs is what the extension
-# has: each table there is compared with the catalogs, or with the source that defines it.
+# has: each table there is compared with the catalogs, or with the source that defines it. So are
+# the checks, log messages, settings and columns of docs/operations.md.
 
 use strict;
 use warnings FATAL => 'all';
@@ -11,14 +12,15 @@ use Test::More;
 
 my $top = "$FindBin::RealBin/../..";
 my $readme = slurp_file("$top/README.md");
+my $operations = slurp_file("$top/docs/operations.md");
 
 # The rows of the table under a heading, as lists of cells without code marks. Of several tables
-# the one whose header has this first column.
+# the one whose header has this first column. The text is the README's unless another is given.
 sub table_rows
 {
-	my ($heading, $first_column) = @_;
-	my ($section) = $readme =~ /^## \Q$heading\E\n(.*?)(?=^## |\z)/ms
-	  or die "README.md has no section \"$heading\"";
+	my ($heading, $first_column, $text) = @_;
+	my ($section) = ($text // $readme) =~ /^##+ \Q$heading\E\n(.*?)(?=^##|\z)/ms
+	  or die "there is no section \"$heading\"";
 	my ($table) = $section =~ /^\| \Q$first_column\E \|[^\n]*\n\|[- |]+\n((?:\|[^\n]*\n)+)/m
 	  or die "section \"$heading\" has no table \"$first_column\"";
 	my @rows;
@@ -105,6 +107,75 @@ same_lists(
 	'SQLSTATEs',
 	[ map { $_->[0] } table_rows('SQLSTATEs', 'code') ],
 	[ map { s/[^0-9]//gr =~ s/^/SL/r } $errors =~ /^#define SL_ERRCODE_\w+\s+SL_SQLSTATE(\(.*\))$/mg ]);
+
+# The operator's guide: checks of health(), in the order in which it shows them
+my @checks;
+for my $row (table_rows('health()', 'check', $operations))
+{
+	push @checks, $row->[0] unless @checks && $checks[-1] eq $row->[0];
+}
+is(join("\n", @checks),
+	$node->safe_psql('postgres', 'SELECT check_name FROM stripe_lifecycle.health()'),
+	'operations: checks of health()');
+
+# Settings, and whatever else it gives the schema's name
+my $named = sub {
+	my ($query) = @_;
+	return { map { $_ => 1 } @{ column($query) } };
+};
+my $settings = $named->(
+	q{SELECT name FROM pg_settings WHERE name LIKE 'stripe\_lifecycle.%'});
+my $objects = $named->(
+	q{SELECT 'stripe_lifecycle.' || relname FROM pg_class
+	   WHERE relnamespace = 'stripe_lifecycle'::regnamespace
+	  UNION SELECT 'stripe_lifecycle.' || proname FROM pg_proc
+	   WHERE pronamespace = 'stripe_lifecycle'::regnamespace});
+is_deeply(
+	[ grep { !$settings->{$_} } map { $_->[0] } table_rows('Settings to tune', 'setting', $operations) ],
+	[], 'operations: settings to tune exist');
+is_deeply(
+	[ grep { !$settings->{$_} && !$objects->{$_} } $operations =~ /\b(stripe_lifecycle\.\w+)/g ],
+	[], 'operations: what it names exists');
+
+# Columns of the statistics, in order
+is(join("\n", map { $_->[0] } table_rows('pg_stat_stripe_lifecycle', 'column', $operations)),
+	join("\n", @{ column(q{SELECT attname FROM pg_attribute
+		WHERE attrelid = 'stripe_lifecycle.pg_stat_stripe_lifecycle'::regclass AND attnum > 0
+		ORDER BY attnum}) }),
+	'operations: columns of pg_stat_stripe_lifecycle');
+
+# Warnings, as the sources have them, with ... for what is filled in
+my %warnings;
+for my $file (glob "$top/src/*.c")
+{
+	my $source = slurp_file($file);
+
+	while ($source =~ /ereport\([^,"]*\bWARNING,.*?errmsg\(((?:\s*(?:"(?:\\.|[^"\\])*"|INT64_FORMAT))+)/gs)
+	{
+		my $message = join '', map { /^"(.*)"$/s ? $1 : '%s' } $1 =~ /"(?:\\.|[^"\\])*"|INT64_FORMAT/g;
+
+		$warnings{ $message =~ s/%[a-z]+/.../gr =~ s/\\"/"/gr } = 1;
+	}
+}
+same_lists(
+	'operations: warnings',
+	[ map { $_->[0] } table_rows('Warnings in the log', 'message', $operations) ],
+	[ keys %warnings ]);
+
+# The reasons that its tables quote from the views
+my $views = slurp_file("$top/sql/stripe_lifecycle--1.0.sql");
+is_deeply(
+	[ grep { index($views, $_) < 0 } map { split /; /, $_->[0] } table_rows('stuck_payments', 'why', $operations) ],
+	[], 'operations: reasons of stuck_payments');
+
+# Class SL only
+my %codes = map { $_->[0] => 1 } table_rows('SQLSTATEs', 'code');
+is_deeply([ grep { !$codes{$_} } $operations =~ /\b(SL\d{3})\b/g ], [],
+	'operations: SQLSTATEs exist');
+
+# Links within it
+my %anchors = map { (lc =~ s/[^\w\- ]//gr =~ s/ /-/gr) => 1 } $operations =~ /^##+ (.*)$/mg;
+is_deeply([ grep { !$anchors{$_} } $operations =~ /\]\(#([^)]*)\)/g ], [], 'operations: links');
 
 $node->stop;
 done_testing();
