@@ -206,35 +206,6 @@ refuse_subscribed(Relation rel)
 			 errtable(rel)));
 }
 
-/*
- * Whoever changed the payment need not have any right on the audit trail, so
- * what the guard itself writes is written by the owner of the table.
- */
-typedef struct SavedUser
-{
-	Oid			user;
-	int			context;
-} SavedUser;
-
-static SavedUser
-become_owner(const GuardedRow *g)
-{
-	SavedUser	saved;
-
-	GetUserIdAndSecContext(&saved.user, &saved.context);
-	SetUserIdAndSecContext(g->rel->rd_rel->relowner,
-						   saved.context | SECURITY_LOCAL_USERID_CHANGE);
-	SPI_connect();
-	return saved;
-}
-
-static void
-become_again(SavedUser saved)
-{
-	SPI_finish();
-	SetUserIdAndSecContext(saved.user, saved.context);
-}
-
 static void
 insert_transition(const GuardedRow *g, const SlRow *transition)
 {
@@ -263,7 +234,7 @@ same_bytea(Datum a, Datum b)
 static void
 append_transition(const GuardedRow *g, SlState from, const SlRow *transition)
 {
-	SavedUser	saved;
+	SlSavedUser saved;
 
 	if (transition == NULL ||
 		memcmp(DatumGetUUIDP(transition->values[TRA_PAYMENT_ID]),
@@ -277,9 +248,9 @@ append_transition(const GuardedRow *g, SlState from, const SlRow *transition)
 		elog(ERROR, "audit row of payment %s does not say what happened to it",
 			 payment_id_text(&g->new));
 
-	saved = become_owner(g);
+	saved = sl_become_owner(g->rel);
 	insert_transition(g, transition);
-	become_again(saved);
+	sl_become_again(saved);
 }
 
 /*
@@ -292,12 +263,12 @@ begin_trail(const GuardedRow *g)
 	static const SlCause cause = {"insert", NULL, NULL, 0, NULL};
 	SlRow		payment = g->new;
 	SlRow		transition;
-	SavedUser	saved = become_owner(g);
+	SlSavedUser saved = sl_become_owner(g->rel);
 
 	sl_audit_record(&payment, SL_STATE_NONE, &cause, &transition);
 	insert_transition(g, &transition);
 	sl_update_row(SL_PAYMENTS, &payment, NULL);
-	become_again(saved);
+	sl_become_again(saved);
 }
 
 /*
@@ -311,7 +282,7 @@ check_plain_insert(const GuardedRow *g)
 		PAY_PAYMENT_INTENT_ID, PAY_CLIENT_SECRET, PAY_LIVEMODE,
 		PAY_LATEST_CHARGE, PAY_CANCELLATION_REASON, PAY_LAST_ERROR,
 		PAY_LAST_ERROR_AT, PAY_LAST_EVENT_ID, PAY_LAST_EVENT_CREATED,
-		PAY_LAST_EVENT_RANK, PAY_FINISHED_AT, PAY_AUDIT_HEAD, PAY_DUMP_ORDER
+		PAY_LAST_EVENT_RANK, PAY_FINISHED_AT, PAY_AUDIT_HEAD
 	};
 	SlState		state;
 	int			i;

@@ -78,7 +78,6 @@ static const SlColumn payment_columns[PAY_NCOLS] = {
 	{"updated_at", SL_TYPE_TIMESTAMPTZ, false},
 	{"finished_at", SL_TYPE_TIMESTAMPTZ, false},
 	{"audit_head", SL_TYPE_BYTEA, false},
-	{"dump_order", SL_TYPE_INT4, false},
 };
 
 static const SlColumn transition_columns[TRA_NCOLS] = {
@@ -192,6 +191,30 @@ Oid
 sl_acting_role(void)
 {
 	return OidIsValid(acting_role) ? acting_role : GetOuterUserId();
+}
+
+/*
+ * In a trigger: whoever set it off need not have any right on what the trigger
+ * itself reads and writes, so that is done by the owner of the table.  Connects
+ * to SPI as well.  An error takes back both.
+ */
+SlSavedUser
+sl_become_owner(Relation rel)
+{
+	SlSavedUser saved;
+
+	GetUserIdAndSecContext(&saved.user, &saved.context);
+	SetUserIdAndSecContext(rel->rd_rel->relowner,
+						   saved.context | SECURITY_LOCAL_USERID_CHANGE);
+	SPI_connect();
+	return saved;
+}
+
+void
+sl_become_again(SlSavedUser saved)
+{
+	SPI_finish();
+	SetUserIdAndSecContext(saved.user, saved.context);
 }
 
 /* The leave to write that is in force, or NULL; for the guard. */
