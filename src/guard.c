@@ -190,7 +190,7 @@ refuse_insert(const GuardedRow *g)
 			 errmsg("cannot insert into table \"%s.%s\" directly",
 					SL_SCHEMA, sl_table_name(g->table)),
 			 errdetail("Its rows are written by the functions of stripe_lifecycle only."),
-			 errhint("Use the functions of schema stripe_lifecycle."),
+			 errhint("Use the functions of schema stripe_lifecycle.  A dump is restored into a database where they have written nothing yet."),
 			 errtable(g->rel)));
 }
 

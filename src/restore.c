@@ -193,7 +193,7 @@ refuse_unproven(void *arg, int seq, const char *problem, const char *detail)
 			 errmsg("payment %s is not what its audit trail proves",
 					DatumGetCString(DirectFunctionCall1(uuid_out, payment->values[PAY_ID]))),
 			 seq > 0 ? errdetail("Transition %d: %s.", seq, detail) :
-			 errdetail_internal("The %s.", detail),
+			 errdetail("Column %s.", detail),
 			 errhint("Restore payments and payment_transitions from one dump, whole and unchanged.")));
 }
 
