@@ -195,18 +195,6 @@ refuse_insert(const GuardedRow *g)
 }
 
 static void
-refuse_subscribed(Relation rel)
-{
-	ereport(ERROR,
-			(errcode(SL_ERRCODE_SUBSCRIBED),
-			 errmsg("cannot write to table \"%s.%s\": its rows come from another server",
-					SL_SCHEMA, RelationGetRelationName(rel)),
-			 errdetail("A subscription of this database replicates the table."),
-			 errhint("Write on the publishing server.  To take over here, drop the subscription and call stripe_lifecycle.resume_worker()."),
-			 errtable(rel)));
-}
-
-static void
 insert_transition(const GuardedRow *g, const SlRow *transition)
 {
 	SlRow		row = *transition;
@@ -442,8 +430,7 @@ sl_guard(PG_FUNCTION_ARGS)
 		refuse_removal(g.rel, "truncate");
 	if (TRIGGER_FIRED_BY_DELETE(trigdata->tg_event))
 		refuse_removal(g.rel, "delete from");
-	if (sl_is_subscribed(RelationGetRelid(g.rel)))
-		refuse_subscribed(g.rel);
+	sl_refuse_subscribed(RelationGetRelid(g.rel));
 
 	if (g.table == SL_IN_USE)
 		refuse_removal(g.rel, "update");

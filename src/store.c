@@ -29,6 +29,7 @@
 #include "catalog.h"
 #include "compat.h"
 #include "errors.h"
+#include "replication.h"
 #include "store.h"
 
 typedef struct SlColumn
@@ -529,11 +530,16 @@ sl_write_suppressed(SlTableId table)
 {
 	memset(insert_generation, 0, sizeof(insert_generation));
 	memset(update_generation, 0, sizeof(update_generation));
+
+	/* where rows are replicated, their numbers are not drawn here */
+	sl_refuse_subscribed(get_relname_relid(tables[table].name, sl_catalog()->schema));
 	ereport(ERROR,
 			(errcode(SL_ERRCODE_GUARD_BYPASSED),
 			 errmsg("a write to table \"%s.%s\" was suppressed",
 					SL_SCHEMA, tables[table].name),
 			 errdetail("A trigger or rule that is not part of stripe_lifecycle discarded the row."),
+			 tables[table].identity ?
+			 errhint("Remove BEFORE triggers that return NULL and INSTEAD rules from the table.  If its rows once came by logical replication, move its sequence on with setval().") :
 			 errhint("Remove BEFORE triggers that return NULL and INSTEAD rules from the table.")));
 }
 
