@@ -58,11 +58,6 @@
 /* A cancellation that Stripe doesn't carry out is queued again this often. */
 #define MAX_CANCELS				5
 
-#define SET(row, col, datum) \
-	((row)->values[col] = (datum), (row)->nulls[col] = false)
-#define SET_NULL(row, col) \
-	((row)->values[col] = (Datum) 0, (row)->nulls[col] = true)
-
 #define REQUESTS "stripe_lifecycle.api_requests"
 #define ATTEMPTS "stripe_lifecycle.api_attempts"
 
@@ -161,33 +156,6 @@ static SlQuery count_cancels = {
 
 /* ---------- claim ---------- */
 
-static char *
-text_column(HeapTuple tuple, TupleDesc desc, int attnum)
-{
-	bool		isnull;
-	Datum		d = SPI_getbinval(tuple, desc, attnum, &isnull);
-
-	return isnull ? NULL : TextDatumGetCString(d);
-}
-
-static TimestampTz
-time_column(HeapTuple tuple, TupleDesc desc, int attnum, TimestampTz absent)
-{
-	bool		isnull;
-	Datum		d = SPI_getbinval(tuple, desc, attnum, &isnull);
-
-	return isnull ? absent : DatumGetTimestampTz(d);
-}
-
-/* Letters, digits and underscores: safe in any part of a URL. */
-static bool
-is_id(const char *id)
-{
-	return id[0] != '\0' &&
-		strspn(id, "0123456789abcdefghijklmnopqrstuvwxyz"
-			   "ABCDEFGHIJKLMNOPQRSTUVWXYZ_") == strlen(id);
-}
-
 /*
  * The page of the list to search next: PaymentIntents made between the first
  * sending and the time when the last one can't have been under way any more.
@@ -216,23 +184,23 @@ add_call(SlCallKind kind, HeapTuple tuple, TupleDesc desc, MemoryContext cxt,
 	MemoryContext old = MemoryContextSwitchTo(cxt);
 	SlApiCall  *call = palloc0(sizeof(SlApiCall));
 	TimestampTz now = GetCurrentTimestamp();
-	char	   *intent_id = text_column(tuple, desc, 8);
+	char	   *intent_id = sl_text_column(tuple, desc, 8);
 	bool		isnull;
 
 	call->kind = kind;
 	call->request_id = DatumGetInt64(SPI_getbinval(tuple, desc, 1, &isnull));
 	call->attempt = DatumGetInt32(SPI_getbinval(tuple, desc, 2, &isnull));
-	call->operation = text_column(tuple, desc, 3);
+	call->operation = sl_text_column(tuple, desc, 3);
 	call->method = pstrdup("GET");
-	call->stripe_account = text_column(tuple, desc, 4);
-	call->first_sent_at = time_column(tuple, desc, 5, now);
+	call->stripe_account = sl_text_column(tuple, desc, 4);
+	call->first_sent_at = sl_time_column(tuple, desc, 5, now);
 	if (intent_id != NULL)
-		call->path = is_id(intent_id) ?
+		call->path = sl_id_is_plain(intent_id) ?
 			psprintf("/v1/payment_intents/%s", intent_id) : pstrdup("");
 	else
 		call->path = list_path(call->first_sent_at,
-							   time_column(tuple, desc, 6, now),
-							   text_column(tuple, desc, 7));
+							   sl_time_column(tuple, desc, 6, now),
+							   sl_text_column(tuple, desc, 7));
 	claim->calls = lappend(claim->calls, call);
 	MemoryContextSwitchTo(old);
 }
@@ -242,7 +210,7 @@ static TimestampTz
 next_of(SlQuery *query)
 {
 	(void) sl_run(query, NULL, NULL, 1);
-	return time_column(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, DT_NOEND);
+	return sl_time_column(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, DT_NOEND);
 }
 
 /*
@@ -263,16 +231,12 @@ claim_due(SlCallKind kind, const char *api_key, int room, int lease_ms,
 
 	for (i = 0; i < n && list_length(claim->calls) < room; i++)
 	{
-		uint64		pace = sl_pacing_id(api_key, text_column(due->vals[i],
+		uint64		pace = sl_pacing_id(api_key, sl_text_column(due->vals[i],
 															 due->tupdesc, 2));
 		bool		isnull;
 
-		if (sl_pacing_take(pace, 1) == 0)
-		{
-			wait_until = Min(wait_until,
-							 TimestampTzPlusMilliseconds(now, Max(sl_pacing_delay_ms(pace), 1)));
+		if (!sl_pacing_take_one(pace, now, &wait_until))
 			continue;
-		}
 		args[0] = SPI_getbinval(due->vals[i], due->tupdesc, 1, &isnull);
 		args[1] = TimestampTzGetDatum(now);
 		args[2] = TimestampTzGetDatum(TimestampTzPlusMilliseconds(now, lease_ms));
@@ -431,7 +395,8 @@ search_page(SlRow *payment, SlRow *request, const SlList *list,
 		TextDatumGetCString(request->values[REQ_LOOKUP_CURSOR]);
 	bool		conclusive = cursor == NULL ? is_conclusive(request, res) :
 		cursor[0] != EARLY_MARK;
-	const char *last = list->n == 0 ? NULL : sl_object_id(list->items[list->n - 1]);
+	bool		goes_on;
+	char	   *last;
 	SlIntent	intent;
 	int			i;
 
@@ -447,14 +412,15 @@ search_page(SlRow *payment, SlRow *request, const SlList *list,
 	}
 
 	SET_NULL(request, REQ_LOOKUP_CURSOR);
-	if (list->has_more && last != NULL && is_id(last))
+	goes_on = sl_list_next(list, &last);
+	if (goes_on && last != NULL)
 	{
 		SET(request, REQ_LOOKUP_CURSOR,
 			CStringGetTextDatum(psprintf("%s%s", conclusive ? "" : "-", last)));
 		SET(request, REQ_LOOKUP_AT, TimestampTzGetDatum(now));
 		sl_update_row(SL_REQUESTS, request, NULL);
 	}
-	else if (list->has_more || !conclusive)
+	else if (!goes_on || !conclusive)
 		stay_unknown(request, res, now);
 	else
 	{

@@ -137,9 +137,6 @@ static SlQuery next_due = {
 	.args = {SL_TYPE_TEXT},
 };
 
-#define SET(row, col, datum) \
-	((row)->values[col] = (datum), (row)->nulls[col] = false)
-
 /*
  * The key of a payment's n-th call of an operation.  It is made of the row's
  * own id, so nothing that changes on a retry can get into it.
@@ -221,15 +218,6 @@ sl_release_waiting(const pg_uuid_t *payment_id)
 		sl_wake_at_commit();
 }
 
-static char *
-text_column(HeapTuple tuple, TupleDesc desc, int attnum)
-{
-	bool		isnull;
-	Datum		d = SPI_getbinval(tuple, desc, attnum, &isnull);
-
-	return isnull ? NULL : TextDatumGetCString(d);
-}
-
 /* The path with the PaymentIntent's id in place of its placeholder. */
 static char *
 fill_path(const char *path, const char *intent_id)
@@ -252,13 +240,13 @@ read_claim(HeapTuple tuple, TupleDesc desc, MemoryContext cxt)
 
 	call->request_id = DatumGetInt64(SPI_getbinval(tuple, desc, 1, &isnull));
 	call->attempt = DatumGetInt32(SPI_getbinval(tuple, desc, 2, &isnull));
-	call->operation = text_column(tuple, desc, 3);
-	call->method = text_column(tuple, desc, 4);
-	call->path = fill_path(text_column(tuple, desc, 5),
-						   text_column(tuple, desc, 10));
-	call->body = text_column(tuple, desc, 6);
-	call->idempotency_key = text_column(tuple, desc, 7);
-	call->stripe_account = text_column(tuple, desc, 8);
+	call->operation = sl_text_column(tuple, desc, 3);
+	call->method = sl_text_column(tuple, desc, 4);
+	call->path = fill_path(sl_text_column(tuple, desc, 5),
+						   sl_text_column(tuple, desc, 10));
+	call->body = sl_text_column(tuple, desc, 6);
+	call->idempotency_key = sl_text_column(tuple, desc, 7);
+	call->stripe_account = sl_text_column(tuple, desc, 8);
 	call->first_sent_at = DatumGetTimestampTz(SPI_getbinval(tuple, desc, 9, &isnull));
 	MemoryContextSwitchTo(old);
 	return call;
@@ -280,11 +268,9 @@ sl_outbox_accounts(void)
 		HeapTuple	tuple = SPI_tuptable->vals[i];
 		TupleDesc	desc = SPI_tuptable->tupdesc;
 		SlDueAccount *account = palloc(sizeof(SlDueAccount));
-		bool		isnull;
-		Datum		due = SPI_getbinval(tuple, desc, 2, &isnull);
 
-		account->name = text_column(tuple, desc, 1);
-		account->due = isnull ? DT_NOEND : DatumGetTimestampTz(due);
+		account->name = sl_text_column(tuple, desc, 1);
+		account->due = sl_time_column(tuple, desc, 2, DT_NOEND);
 		accounts = lappend(accounts, account);
 	}
 	return accounts;
@@ -366,10 +352,8 @@ TimestampTz
 sl_outbox_next_due(const char *account)
 {
 	Datum		arg = CStringGetTextDatum(account);
-	bool		isnull;
 
 	if (sl_run(&next_due, &arg, NULL, 1) == 0)
 		return DT_NOEND;
-	return DatumGetTimestampTz(SPI_getbinval(SPI_tuptable->vals[0],
-											 SPI_tuptable->tupdesc, 1, &isnull));
+	return sl_time_column(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, DT_NOEND);
 }

@@ -74,9 +74,6 @@ static SlQuery creation_refused = {
 #define STATUS_UPDATED_AT 12	/* attribute number among them */
 #define STATUS_REQUEST 7
 
-#define SET(row, col, datum) \
-	((row)->values[col] = (datum), (row)->nulls[col] = false)
-
 /*
  * Say so where the work is queued if nobody will send it, for it would wait
  * without a sign.

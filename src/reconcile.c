@@ -198,39 +198,21 @@ sl_reconcile_rewind(const SlRow *payment)
 	(void) sl_run(&rewind_account, args, nulls, 0);
 }
 
-static char *
-text_column(HeapTuple tuple, TupleDesc desc, int attnum)
-{
-	bool		isnull;
-	Datum		d = SPI_getbinval(tuple, desc, attnum, &isnull);
-
-	return isnull ? NULL : TextDatumGetCString(d);
-}
-
-static TimestampTz
-time_column(HeapTuple tuple, TupleDesc desc, int attnum)
-{
-	bool		isnull;
-	Datum		d = SPI_getbinval(tuple, desc, attnum, &isnull);
-
-	return isnull ? DT_NOBEGIN : DatumGetTimestampTz(d);
-}
-
 static void
 read_run(HeapTuple tuple, TupleDesc desc, Run *run)
 {
 	bool		isnull;
 
 	memset(run, 0, sizeof(*run));
-	run->account = text_column(tuple, desc, 1);
-	run->since = time_column(tuple, desc, 2);
-	run->cursor = time_column(tuple, desc, 3);
-	run->rewind_to = time_column(tuple, desc, 4);
-	run->started_at = time_column(tuple, desc, 5);
-	run->gte = time_column(tuple, desc, 6);
-	run->after = text_column(tuple, desc, 7);
-	run->newest = time_column(tuple, desc, 8);
-	run->failed = time_column(tuple, desc, 9);
+	run->account = sl_text_column(tuple, desc, 1);
+	run->since = sl_time_column(tuple, desc, 2, DT_NOBEGIN);
+	run->cursor = sl_time_column(tuple, desc, 3, DT_NOBEGIN);
+	run->rewind_to = sl_time_column(tuple, desc, 4, DT_NOBEGIN);
+	run->started_at = sl_time_column(tuple, desc, 5, DT_NOBEGIN);
+	run->gte = sl_time_column(tuple, desc, 6, DT_NOBEGIN);
+	run->after = sl_text_column(tuple, desc, 7);
+	run->newest = sl_time_column(tuple, desc, 8, DT_NOBEGIN);
+	run->failed = sl_time_column(tuple, desc, 9, DT_NOBEGIN);
 	run->pages = DatumGetInt32(SPI_getbinval(tuple, desc, 10, &isnull));
 	run->failures = DatumGetInt32(SPI_getbinval(tuple, desc, 11, &isnull));
 	run->in_flight = DatumGetBool(SPI_getbinval(tuple, desc, 12, &isnull));
@@ -265,8 +247,8 @@ start_run(Run *run, TimestampTz now)
 	if (run->cursor == DT_NOBEGIN)
 	{
 		(void) sl_run(&oldest_payment, args, NULL, 1);
-		begin = time_column(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
-		doubtful = time_column(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2);
+		begin = sl_time_column(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, DT_NOBEGIN);
+		doubtful = sl_time_column(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2, DT_NOBEGIN);
 	}
 	if (run->rewind_to != DT_NOBEGIN)
 		begin = Min(begin, run->rewind_to);
@@ -311,12 +293,9 @@ static TimestampTz
 look_for_due(void)
 {
 	Datum		interval = Int32GetDatum(sl_reconcile_interval);
-	bool		isnull;
-	Datum		due;
 
 	(void) sl_run(&next_due, &interval, NULL, 1);
-	due = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
-	return isnull ? DT_NOEND : DatumGetTimestampTz(due);
+	return sl_time_column(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, DT_NOEND);
 }
 
 /*
@@ -349,12 +328,8 @@ sl_reconcile_claim(const char *api_key, int room, int lease_ms,
 
 			read_run(accounts->vals[i], accounts->tupdesc, &run);
 			pace = sl_pacing_id(api_key, run.account);
-			if (sl_pacing_take(pace, 1) == 0)
-			{
-				wait_until = Min(wait_until,
-								 TimestampTzPlusMilliseconds(now, Max(sl_pacing_delay_ms(pace), 1)));
+			if (!sl_pacing_take_one(pace, now, &wait_until))
 				continue;
-			}
 			if (run.started_at == DT_NOBEGIN)
 				start_run(&run, now);
 			args[0] = CStringGetTextDatum(run.account);
@@ -497,11 +472,10 @@ page_time(const SlApiResult *res, const SlList *list)
 	return res->started_at;
 }
 
+/* 'after': where the next page begins; NULL if this was the last one. */
 static void
-page_taken(const Run *run, const SlList *list, TimestampTz now)
+page_taken(const Run *run, const char *after, TimestampTz now)
 {
-	char	   *after = list->n == 0 ? NULL : sl_object_id(list->items[list->n - 1]);
-	bool		more = list->has_more && after != NULL;
 	Datum		args[6] = {CStringGetTextDatum(run->account), TimestampTzGetDatum(now)};
 	bool		nulls[6] = {false};
 
@@ -514,7 +488,7 @@ page_taken(const Run *run, const SlList *list, TimestampTz now)
 	nulls[5] = run->problem == NULL;
 	args[5] = PointerGetDatum(run->problem);
 	(void) sl_run(&store_page, args, nulls, 0);
-	if (more)
+	if (after != NULL)
 		return;
 
 	/* what failed is before the next cursor, so that it is read again */
@@ -547,6 +521,7 @@ sl_reconcile_settle(const SlApiCall *call, const SlApiResult *res)
 	Run			run;
 	SlList		list;
 	SlApiError	err;
+	char	   *after;
 	bool		ok;
 	int			i;
 
@@ -555,7 +530,7 @@ sl_reconcile_settle(const SlApiCall *call, const SlApiResult *res)
 	if (res->body != NULL && !res->attempt.transport_failed)
 		json = sl_json_parse(res->body, res->body_len, &ok);
 	if (res->outcome != SL_OUTCOME_SUCCEEDED || json == NULL ||
-		!sl_list_read(json, &list))
+		!sl_list_read(json, &list) || !sl_list_next(&list, &after))
 	{
 		(void) sl_api_error_read(json, call->operation, res->attempt.http_status, &err);
 		page_failed(&run, res, res->transport_error == NULL ? err.reduced :
@@ -570,7 +545,7 @@ sl_reconcile_settle(const SlApiCall *call, const SlApiResult *res)
 		CHECK_FOR_INTERRUPTS();
 		take_in(list.items[i], &run);
 	}
-	page_taken(&run, &list, now);
+	page_taken(&run, after, now);
 }
 
 /* The page could not be stored, or the question not be sent. */

@@ -60,9 +60,6 @@ static SlQuery earlier_attempt_in_doubt = {
 	.args = {SL_TYPE_INT8, SL_TYPE_INT4},
 };
 
-#define SET(row, col, datum) \
-	((row)->values[col] = (datum), (row)->nulls[col] = false)
-
 static bool
 state_is_terminal(const SlRow *payment)
 {

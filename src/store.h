@@ -110,6 +110,12 @@ typedef struct SlRow
 	bool		nulls[SL_MAX_COLUMNS];
 } SlRow;
 
+/* Arguments are evaluated twice, except the value. */
+#define SET(row, col, datum) \
+	((row)->values[col] = (datum), (row)->nulls[col] = false)
+#define SET_NULL(row, col) \
+	((row)->values[col] = (Datum) 0, (row)->nulls[col] = true)
+
 /* Why a payment is written; goes into the audit trail with every move. */
 typedef struct SlCause
 {
@@ -175,6 +181,9 @@ extern SlRequestStatus sl_status_of_oid(Oid label);
 extern int	sl_run(SlQuery *query, const Datum *values, const bool *nulls,
 				   long limit);
 extern void sl_read_row(SlTableId table, uint64 n, SlRow *row);
+extern char *sl_text_column(HeapTuple tuple, TupleDesc desc, int attnum);
+extern TimestampTz sl_time_column(HeapTuple tuple, TupleDesc desc, int attnum,
+								  TimestampTz absent);
 extern bool sl_insert_row(SlTableId table, SlRow *row, const SlCause *cause);
 extern void sl_write_suppressed(SlTableId table);
 extern void sl_update_row(SlTableId table, const SlRow *row,
