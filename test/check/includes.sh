@@ -9,8 +9,9 @@
 set -eu
 cd "$(dirname "$0")/../../src"
 
-pure='state_machine signature form_encoder retry_policy token_bucket currency audit_hash'
-crypto='signature audit_hash'
+pure='state_machine signature form_encoder retry_policy token_bucket currency audit_hash
+	merkle checkpoint checkpoint_key sealed_trail'
+crypto='signature audit_hash merkle checkpoint checkpoint_key'
 bad=0
 loops=$(mktemp)
 trap 'rm -f "$loops"' EXIT
