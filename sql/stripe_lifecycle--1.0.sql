@@ -57,7 +57,7 @@ COMMENT ON TYPE @extschema@.request_status IS
 -- Tables.  The order of columns is known to the library (src/store.c checks
 -- it); later versions may only append.
 --
--- There are no foreign keys: payments can't be deleted, and only the library
+-- There are no foreign keys that check anything: payments can't be deleted, and only the library
 -- writes the tables that point to them, while it holds the payment's lock.
 -- A key would prove again, at the price of a query for every row, what the
 -- guards prove already.
@@ -98,6 +98,8 @@ CREATE TABLE @extschema@.payments (
 	created_at          timestamptz NOT NULL DEFAULT pg_catalog.now(),
 	updated_at          timestamptz NOT NULL DEFAULT pg_catalog.now(),
 	finished_at         timestamptz,
+	audit_head          bytea,
+	dump_order          integer,
 	PRIMARY KEY (id),
 	CONSTRAINT payments_idempotency_key_key UNIQUE (idempotency_key),
 	CONSTRAINT payments_payment_intent_id_key UNIQUE (payment_intent_id)
@@ -141,6 +143,8 @@ COMMENT ON COLUMN @extschema@.payments.transitions IS 'number of rows this payme
 COMMENT ON COLUMN @extschema@.payments.created_at IS 'when create_payment() ran';
 COMMENT ON COLUMN @extschema@.payments.updated_at IS 'when this row last changed';
 COMMENT ON COLUMN @extschema@.payments.finished_at IS 'when the payment reached succeeded or failed';
+COMMENT ON COLUMN @extschema@.payments.audit_head IS 'hash of the payment''s latest row in payment_transitions: the row after it is hashed onto this';
+COMMENT ON COLUMN @extschema@.payments.dump_order IS 'always NULL: its foreign key makes pg_dump and pg_restore bring payments after their audit trails';
 
 CREATE TABLE @extschema@.payment_transitions (
 	payment_id    uuid NOT NULL,
@@ -154,11 +158,24 @@ CREATE TABLE @extschema@.payment_transitions (
 	event_created timestamptz,
 	role          text NOT NULL,
 	note          text,
+	amount        bigint NOT NULL,
+	currency      text NOT NULL,
+	livemode      boolean,
+	hash          bytea NOT NULL,
 	PRIMARY KEY (payment_id, seq)
 );
 
+-- A restored payment is taken only where its audit trail proves it, so the
+-- trail has to be there first, also when pg_restore loads tables in parallel.
+-- pg_dump orders the tables of an extension by their foreign keys and by
+-- nothing else.  This one checks nothing, for dump_order is always NULL.
+ALTER TABLE @extschema@.payments ADD CONSTRAINT payments_after_their_trails
+	FOREIGN KEY (id, dump_order) REFERENCES @extschema@.payment_transitions (payment_id, seq);
+COMMENT ON CONSTRAINT payments_after_their_trails ON @extschema@.payments IS
+'Checks nothing: it tells pg_dump and pg_restore that payments come after payment_transitions';
+
 COMMENT ON TABLE @extschema@.payment_transitions IS
-'The audit trail: one row for every change of a payment''s state, append-only';
+'The audit trail: one row for every change of a payment''s state, append-only, each hashed onto the one before it; see verify_audit()';
 COMMENT ON COLUMN @extschema@.payment_transitions.payment_id IS 'the payment';
 COMMENT ON COLUMN @extschema@.payment_transitions.seq IS '1, 2, 3 ... per payment, without gaps';
 COMMENT ON COLUMN @extschema@.payment_transitions.from_state IS 'NULL for the creation';
@@ -170,6 +187,10 @@ COMMENT ON COLUMN @extschema@.payment_transitions.event_type IS 'its type';
 COMMENT ON COLUMN @extschema@.payment_transitions.event_created IS 'its time at Stripe';
 COMMENT ON COLUMN @extschema@.payment_transitions.role IS 'the database role on whose behalf the statement ran';
 COMMENT ON COLUMN @extschema@.payment_transitions.note IS 'what an auditor should notice, such as money that came after a failure';
+COMMENT ON COLUMN @extschema@.payment_transitions.amount IS 'the payment''s amount';
+COMMENT ON COLUMN @extschema@.payment_transitions.currency IS 'its currency';
+COMMENT ON COLUMN @extschema@.payment_transitions.livemode IS 'real money (true) or Stripe''s test mode (false), as far as it was known then';
+COMMENT ON COLUMN @extschema@.payment_transitions.hash IS 'SHA-256 of the hash before it (zeroes for the first) and of the fields of this row; docs/audit.md says how';
 
 CREATE TABLE @extschema@.webhook_events (
 	event_id          text NOT NULL,
@@ -331,20 +352,33 @@ CREATE TABLE @extschema@.worker_state (
 INSERT INTO @extschema@.worker_state DEFAULT VALUES;
 
 -- A dump carries this row: in it stands who served the database, by which a
--- restored copy knows itself for one.  It takes the place of the row above.
+-- restored copy knows itself for one.  It takes the place of the row above.  If
+-- it does not tell the copy from its original, because that never sent anything
+-- or because it is restored where it comes from, then it comes back paused.
 CREATE FUNCTION @extschema@.replace_worker_state() RETURNS trigger
 	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 	SET search_path = pg_catalog, pg_temp
 	AS $$
 BEGIN
 	DELETE FROM @extschema@.worker_state;
+	IF NOT NEW.paused AND (NEW.system_identifier IS NULL
+		OR NEW.system_identifier = (SELECT c.system_identifier::text FROM pg_control_system() c)
+		AND NEW.database_oid = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database()))
+	THEN
+		NEW.paused := true;
+		NEW.paused_reason := 'restored from a dump';
+		NEW.paused_by := session_user;
+		NEW.paused_at := clock_timestamp();
+	END IF;
 	RETURN NEW;
 END
 $$;
 COMMENT ON FUNCTION @extschema@.replace_worker_state() IS
-'Trigger of worker_state: a restored row takes the place of the one that CREATE EXTENSION made';
+'Trigger of worker_state: a restored row takes the place of the one that CREATE EXTENSION made, and sends nothing until resume_worker()';
 CREATE TRIGGER stripe_lifecycle_replace BEFORE INSERT ON @extschema@.worker_state
 	FOR EACH ROW EXECUTE FUNCTION @extschema@.replace_worker_state();
+-- also for the row that comes by logical replication
+ALTER TABLE @extschema@.worker_state ENABLE ALWAYS TRIGGER stripe_lifecycle_replace;
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.worker_state', '');
 
 COMMENT ON TABLE @extschema@.worker_state IS
@@ -432,9 +466,35 @@ COMMENT ON COLUMN @extschema@.operator_actions.event_id IS 'the event, if it was
 COMMENT ON COLUMN @extschema@.operator_actions.reason IS 'as the operator gave it';
 
 --
+-- Dumps.  pg_dump carries all of the tables above, and what continues their
+-- identity columns.  Restored rows come through the guards, by plain INSERT or
+-- COPY; the guards take them only where the library has written nothing yet,
+-- which is what the table below tells.  It is never dumped, so it is empty in a
+-- restored database until that is taken into use.
+--
+
+CREATE TABLE @extschema@.in_use (
+	since timestamptz NOT NULL
+);
+COMMENT ON TABLE @extschema@.in_use IS
+'Has a row once a payment or an event was written by the functions of stripe_lifecycle in this very database: from then on no rows are taken from dumps. Never dumped itself';
+COMMENT ON COLUMN @extschema@.in_use.since IS 'when that began; sessions that began at once leave a row each';
+
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.payments', '');
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.payment_transitions', '');
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.webhook_events', '');
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.api_requests', '');
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.api_requests_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.api_attempts', '');
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.reconcile_state', '');
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.operator_actions', '');
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.operator_actions_id_seq', '');
+
+--
 -- Guards.  AFTER triggers see a row as it was really written, whatever other
 -- triggers did to it on the way, and raise before the statement ends.
 -- ENABLE ALWAYS: session_replication_role = replica does not switch them off.
+-- The one writer they let through is logical replication's apply worker.
 --
 
 CREATE FUNCTION @extschema@.guard() RETURNS trigger
@@ -485,6 +545,13 @@ CREATE TRIGGER stripe_lifecycle_guard_truncate BEFORE TRUNCATE ON @extschema@.op
 	FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.guard();
 ALTER TABLE @extschema@.operator_actions ENABLE ALWAYS TRIGGER stripe_lifecycle_guard;
 ALTER TABLE @extschema@.operator_actions ENABLE ALWAYS TRIGGER stripe_lifecycle_guard_truncate;
+
+CREATE TRIGGER stripe_lifecycle_guard AFTER UPDATE OR DELETE ON @extschema@.in_use
+	FOR EACH ROW EXECUTE FUNCTION @extschema@.guard();
+CREATE TRIGGER stripe_lifecycle_guard_truncate BEFORE TRUNCATE ON @extschema@.in_use
+	FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.guard();
+ALTER TABLE @extschema@.in_use ENABLE ALWAYS TRIGGER stripe_lifecycle_guard;
+ALTER TABLE @extschema@.in_use ENABLE ALWAYS TRIGGER stripe_lifecycle_guard_truncate;
 
 --
 -- What applications call
@@ -600,6 +667,16 @@ CREATE FUNCTION @extschema@.legal_transitions(
 COMMENT ON FUNCTION @extschema@.legal_transitions() IS
 'Every legal move and what proves it, from the same table the guard reads; from_state is NULL for the creation';
 
+CREATE FUNCTION @extschema@.verify_audit(
+	INOUT payment_id uuid DEFAULT NULL,
+	OUT seq integer, OUT problem text, OUT detail text)
+	RETURNS SETOF record
+	LANGUAGE c STABLE PARALLEL SAFE ROWS 10
+	SET search_path = pg_catalog, pg_temp
+	AS 'MODULE_PATHNAME', 'sl_verify_audit';
+COMMENT ON FUNCTION @extschema@.verify_audit(uuid) IS
+'Every break in the audit trail of one payment, or of all: rows altered, missing, inserted or reordered, moves that are illegal, payments that differ from their replayed trail, events that disagree. No row means that all is well';
+
 CREATE FUNCTION @extschema@.record_action(action text, reason text) RETURNS text
 	LANGUAGE c VOLATILE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 'sl_record_action';
@@ -641,6 +718,11 @@ CREATE FUNCTION @extschema@.resume_worker() RETURNS void
 				 WHERE d.datname = pg_catalog.current_database()) END,
 		   host = NULL, port = NULL, timeline = NULL,
 		   moved_from = NULL, moved_at = NULL;
+	-- what was restored here is in use from now on
+	INSERT INTO @extschema@.in_use
+	SELECT pg_catalog.clock_timestamp()
+	 WHERE EXISTS (SELECT FROM @extschema@.payments)
+	   AND NOT EXISTS (SELECT FROM @extschema@.in_use);
 	SELECT @extschema@.wake_worker()
 $$;
 COMMENT ON FUNCTION @extschema@.resume_worker() IS
@@ -1108,7 +1190,7 @@ BEGIN
 
 	check_name := 'guards'; hint := NULL; status := 'ok'; detail := 'on all tables';
 	SELECT string_agg(t.name, ', ') INTO detail
-	  FROM unnest('{payments,payment_transitions,webhook_events,api_requests,api_attempts,operator_actions}'::text[]) AS t (name)
+	  FROM unnest('{payments,payment_transitions,webhook_events,api_requests,api_attempts,operator_actions,in_use}'::text[]) AS t (name)
 	 WHERE 2 <> (SELECT count(*) FROM pg_trigger g
 				 WHERE g.tgrelid = to_regclass('@extschema@.' || t.name)
 				   AND g.tgfoid = '@extschema@.guard()'::regprocedure AND g.tgenabled = 'A');
@@ -1163,12 +1245,12 @@ BEGIN
 	EXECUTE pg_catalog.format(
 		'GRANT SELECT ON @extschema@.payment_transitions, @extschema@.webhook_events,
 			@extschema@.api_attempts, @extschema@.reconcile_state,
-			@extschema@.worker_state, @extschema@.operator_actions,
+			@extschema@.worker_state, @extschema@.operator_actions, @extschema@.in_use,
 			@extschema@.dead_requests, @extschema@.stuck_payments,
 			@extschema@.conflicts, @extschema@.pg_stat_stripe_lifecycle TO %s', role);
 	EXECUTE pg_catalog.format(
 		'GRANT EXECUTE ON FUNCTION @extschema@.health(), @extschema@.stats(),
-			@extschema@.stats_latency() TO %s', role);
+			@extschema@.stats_latency(), @extschema@.verify_audit(uuid) TO %s', role);
 	-- not client_secret, nor the customer's particulars
 	EXECUTE pg_catalog.format(
 		'GRANT SELECT (id, idempotency_key, state, amount, currency, capture_method,
@@ -1176,7 +1258,7 @@ BEGIN
 			amount_capturable, amount_received, latest_charge, cancellation_reason,
 			decline_count, last_error, last_error_at, last_event_id,
 			last_event_created, last_event_rank, transitions, created_at,
-			updated_at, finished_at) ON @extschema@.payments TO %s', role);
+			updated_at, finished_at, audit_head) ON @extschema@.payments TO %s', role);
 	-- not the body, which repeats them
 	EXECUTE pg_catalog.format(
 		'GRANT SELECT (id, payment_id, operation, method, path, idempotency_key,
@@ -1246,5 +1328,6 @@ GRANT SELECT, UPDATE ON @extschema@.payments, @extschema@.worker_state
 GRANT SELECT, INSERT, UPDATE ON @extschema@.webhook_events, @extschema@.api_requests,
 	@extschema@.api_attempts, @extschema@.reconcile_state
 	TO stripe_lifecycle_worker;
+GRANT SELECT, INSERT ON @extschema@.in_use TO stripe_lifecycle_worker;
 GRANT USAGE ON TYPE @extschema@.payment_state, @extschema@.event_outcome,
 	@extschema@.request_status TO stripe_lifecycle_worker;

@@ -23,6 +23,7 @@
 #define SL_ERRCODE_MAINTAINED_ROW			SL_SQLSTATE('0', '0', '4')
 #define SL_ERRCODE_APPEND_ONLY				SL_SQLSTATE('0', '0', '5')
 #define SL_ERRCODE_GUARD_BYPASSED			SL_SQLSTATE('0', '0', '6')
+#define SL_ERRCODE_SUBSCRIBED				SL_SQLSTATE('0', '0', '7')
 
 /* arguments */
 #define SL_ERRCODE_AMOUNT					SL_SQLSTATE('0', '1', '0')

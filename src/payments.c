@@ -25,6 +25,7 @@
 #include "utils/uuid.h"
 #include "utils/wait_event.h"
 
+#include "audit.h"
 #include "compat.h"
 #include "errors.h"
 #include "guc.h"
@@ -122,6 +123,7 @@ insert_payment(const SlPaymentArgs *args, pg_uuid_t *id)
 	static const SlCause cause = {"create_payment", NULL, NULL, 0, NULL};
 	TimestampTz now = GetCurrentTimestamp();
 	SlRow		row;
+	SlRow		transition;
 
 	memset(row.nulls, true, sizeof(row.nulls));
 	memset(row.values, 0, sizeof(row.values));
@@ -134,7 +136,8 @@ insert_payment(const SlPaymentArgs *args, pg_uuid_t *id)
 	SET(&row, PAY_TRANSITIONS, Int32GetDatum(1));
 	SET(&row, PAY_CREATED_AT, TimestampTzGetDatum(now));
 	SET(&row, PAY_UPDATED_AT, TimestampTzGetDatum(now));
-	if (!sl_insert_row(SL_PAYMENTS, &row, &cause))
+	sl_audit_record(&row, SL_STATE_NONE, &cause, &transition);
+	if (!sl_insert_row(SL_PAYMENTS, &row, &transition))
 		return false;
 
 	(void) sl_enqueue(&row, "create", CREATE_PATH, sl_create_body(args, id));

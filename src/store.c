@@ -19,6 +19,7 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
@@ -76,6 +77,8 @@ static const SlColumn payment_columns[PAY_NCOLS] = {
 	{"created_at", SL_TYPE_TIMESTAMPTZ, true},
 	{"updated_at", SL_TYPE_TIMESTAMPTZ, false},
 	{"finished_at", SL_TYPE_TIMESTAMPTZ, false},
+	{"audit_head", SL_TYPE_BYTEA, false},
+	{"dump_order", SL_TYPE_INT4, false},
 };
 
 static const SlColumn transition_columns[TRA_NCOLS] = {
@@ -90,6 +93,10 @@ static const SlColumn transition_columns[TRA_NCOLS] = {
 	{"event_created", SL_TYPE_TIMESTAMPTZ, true},
 	{"role", SL_TYPE_TEXT, true},
 	{"note", SL_TYPE_TEXT, true},
+	{"amount", SL_TYPE_INT8, true},
+	{"currency", SL_TYPE_TEXT, true},
+	{"livemode", SL_TYPE_BOOL, true},
+	{"hash", SL_TYPE_BYTEA, true},
 };
 
 static const SlColumn event_columns[EVT_NCOLS] = {
@@ -153,6 +160,7 @@ static const SlTable tables[SL_TABLE_COUNT] = {
 	{"api_requests", REQ_NCOLS, true, request_columns},
 	{"api_attempts", 0, false, NULL},	/* never written row by row */
 	{"operator_actions", ACT_NCOLS, true, action_columns},
+	{"in_use", 0, false, NULL}, /* likewise */
 };
 
 /* Plans of the whole-row writes; see SlQuery for those of other rooms. */
@@ -276,6 +284,27 @@ sl_status_of_oid(Oid label)
 	return (SlRequestStatus) sl_enum_position(SL_ENUM_STATUS, label);
 }
 
+/*
+ * Take a stored row apart.  It may have more columns than we know: later
+ * versions append.
+ */
+void
+sl_deform(Relation rel, SlTableId table, HeapTuple tuple, SlRow *row)
+{
+	TupleDesc	desc = RelationGetDescr(rel);
+	int			ncols = tables[table].ncols;
+	int			i;
+
+	if (desc->natts < ncols)
+		ereport(ERROR,
+				(errcode(SL_ERRCODE_SCHEMA_MISMATCH),
+				 errmsg("table \"%s.%s\" lacks columns that the library expects",
+						SL_SCHEMA, RelationGetRelationName(rel)),
+				 errhint("Run ALTER EXTENSION stripe_lifecycle UPDATE.")));
+	for (i = 0; i < ncols; i++)
+		row->values[i] = heap_getattr(tuple, i + 1, desc, &row->nulls[i]);
+}
+
 static Oid
 type_oid(SlType type)
 {
@@ -299,6 +328,8 @@ type_oid(SlType type)
 			return JSONBOID;
 		case SL_TYPE_FLOAT8:
 			return FLOAT8OID;
+		case SL_TYPE_BYTEA:
+			return BYTEAOID;
 		case SL_TYPE_STATE:
 			return sl_catalog()->enums[SL_ENUM_STATE];
 		case SL_TYPE_OUTCOME:
@@ -531,13 +562,17 @@ write_permitted(SPIPlanPtr plan, int first, SlPermit *permit)
 
 /*
  * Insert a row; false if one with the same unique key is there already.  An
- * identity column is left to the database and filled in here.
+ * identity column is left to the database and filled in here.  A payment comes
+ * with its audit row, which the guard will write (see audit.c).
  */
 bool
-sl_insert_row(SlTableId table, SlRow *row, const SlCause *cause)
+sl_insert_row(SlTableId table, SlRow *row, const SlRow *transition)
 {
-	SlPermit	permit = {NULL, table, true, row, cause, false};
+	SlPermit	permit = {NULL, table, true, row, transition, false};
 	int			first = tables[table].identity ? 1 : 0;
+
+	if (table == SL_PAYMENTS || table == SL_EVENTS)
+		sl_note_in_use();
 
 	if (insert_plans[table] == NULL ||
 		insert_generation[table] != sl_catalog()->generation)
@@ -558,9 +593,9 @@ sl_insert_row(SlTableId table, SlRow *row, const SlCause *cause)
  * trigger suppressed the write.
  */
 void
-sl_update_row(SlTableId table, const SlRow *row, const SlCause *cause)
+sl_update_row(SlTableId table, const SlRow *row, const SlRow *transition)
 {
-	SlPermit	permit = {NULL, table, false, row, cause, false};
+	SlPermit	permit = {NULL, table, false, row, transition, false};
 
 	if (update_plans[table] == NULL ||
 		update_generation[table] != sl_catalog()->generation)
@@ -568,4 +603,66 @@ sl_update_row(SlTableId table, const SlRow *row, const SlCause *cause)
 
 	if (!write_permitted(update_plans[table], 0, &permit))
 		sl_write_suppressed(table);
+}
+
+/* ---------- is this database in use? ---------- */
+
+/*
+ * Rows are restored into a database where the library has written nothing of
+ * its own, and nowhere else; see restore.c.  Table in_use remembers that it has.
+ */
+static SlQuery look_in_use = {
+	.sql = "SELECT since FROM stripe_lifecycle.in_use",
+};
+static SlQuery mark_in_use = {
+	.sql = "INSERT INTO stripe_lifecycle.in_use VALUES ($1)",
+	.args = {SL_TYPE_TIMESTAMPTZ},
+};
+
+/* The incarnation of the extension that is known to be in use for good. */
+static uint64 in_use_generation = 0;
+
+/* The transaction in which we said so, and which may yet be rolled back. */
+static TransactionId marked_by = InvalidTransactionId;
+
+/* Have the library's functions written a payment or an event here? */
+bool
+sl_in_use(void)
+{
+	if (in_use_generation == sl_catalog()->generation)
+		return true;
+	if (sl_run(&look_in_use, NULL, NULL, 1) == 0)
+		return false;
+	if (marked_by == InvalidTransactionId ||
+		marked_by != GetTopTransactionIdIfAny())
+		in_use_generation = sl_catalog()->generation;
+	return true;
+}
+
+/*
+ * Is that known, or has this very transaction said so?  Not a look: false means
+ * that the answer of an earlier sl_in_use() in this transaction still holds.
+ */
+bool
+sl_marked_in_use(void)
+{
+	return in_use_generation == sl_catalog()->generation ||
+		(marked_by != InvalidTransactionId &&
+		 marked_by == GetTopTransactionIdIfAny());
+}
+
+/*
+ * They are about to.  Costs nothing once it is known to be so.  Sessions that
+ * find no row at the same time each leave one, rather than wait for each other.
+ */
+void
+sl_note_in_use(void)
+{
+	Datum		now;
+
+	if (sl_in_use())
+		return;
+	now = TimestampTzGetDatum(GetCurrentTimestamp());
+	(void) sl_run(&mark_in_use, &now, NULL, 0);
+	marked_by = GetTopTransactionIdIfAny();
 }
