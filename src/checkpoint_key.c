@@ -222,6 +222,25 @@ sl_keyring_signer(const SlKeyRing *ring)
 }
 
 bool
+sl_keyring_forget_private(SlKeyRing *ring)
+{
+	Key		   *key = &ring->keys[ring->signer < 0 ? 0 : ring->signer];
+	unsigned char raw[32];
+	size_t		len = sizeof(raw);
+	EVP_PKEY   *public;
+
+	if (ring->signer < 0)
+		return true;
+	if (EVP_PKEY_get_raw_public_key(key->pkey, raw, &len) != 1 ||
+		(public = EVP_PKEY_new_raw_public_key(EVP_PKEY_ED25519, NULL, raw, len)) == NULL)
+		return false;
+	EVP_PKEY_free(key->pkey);
+	key->pkey = public;
+	ring->signer = -1;
+	return true;
+}
+
+bool
 sl_keyring_sign(const SlKeyRing *ring, SlCheckpoint *c)
 {
 	char		text[SL_CHECKPOINT_TEXT_SIZE];
@@ -245,13 +264,13 @@ sl_keyring_sign(const SlKeyRing *ring, SlCheckpoint *c)
 	return ok;
 }
 
-SlVerdict
+SlSignatureVerdict
 sl_keyring_verify(const SlKeyRing *ring, const SlCheckpoint *c)
 {
 	char		text[SL_CHECKPOINT_TEXT_SIZE];
 	size_t		len = sl_checkpoint_text(c, text);
 	int			n = find_key(ring, c->key);
-	SlVerdict	verdict = SL_SIGNATURE_CRYPTO;
+	SlSignatureVerdict	verdict = SL_SIGNATURE_CRYPTO;
 	EVP_MD_CTX *ctx;
 
 	if (n < 0)

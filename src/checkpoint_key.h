@@ -31,13 +31,13 @@ typedef enum SlKeyResult
 	SL_KEY_CRYPTO				/* OpenSSL failed, or no memory */
 } SlKeyResult;
 
-typedef enum SlVerdict
+typedef enum SlSignatureVerdict
 {
 	SL_SIGNATURE_GOOD,
 	SL_SIGNATURE_BAD,
 	SL_SIGNATURE_UNKNOWN_KEY,	/* made by a key that is not in the ring */
 	SL_SIGNATURE_CRYPTO			/* OpenSSL failed */
-} SlVerdict;
+} SlSignatureVerdict;
 
 typedef struct SlKeyRing SlKeyRing;
 
@@ -65,10 +65,13 @@ extern const unsigned char *sl_keyring_fingerprint(const SlKeyRing *ring, int n)
 /* The fingerprint of the private key; NULL if there is none. */
 extern const unsigned char *sl_keyring_signer(const SlKeyRing *ring);
 
+/* Keep only the public half of the private key, for who has nothing to sign. */
+extern bool sl_keyring_forget_private(SlKeyRing *ring);
+
 /* Sets c->key and c->signature.  False without a private key, or if OpenSSL failed. */
 extern bool sl_keyring_sign(const SlKeyRing *ring, SlCheckpoint *c);
 
 /* Is it signed by the key that it names, and is that one in the ring? */
-extern SlVerdict sl_keyring_verify(const SlKeyRing *ring, const SlCheckpoint *c);
+extern SlSignatureVerdict sl_keyring_verify(const SlKeyRing *ring, const SlCheckpoint *c);
 
 #endif							/* SL_CHECKPOINT_KEY_H */

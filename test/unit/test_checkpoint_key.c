@@ -106,6 +106,8 @@ test_signing(const char *pem)
 	CHECK_INT(sl_keyring_count(ring), 1);
 	CHECK_INT(sl_keyring_verify(ring, &c), SL_SIGNATURE_GOOD);
 
+	CHECK(sl_keyring_forget_private(public));
+
 	signed_again = c;
 	memset(signed_again.key, 0, sizeof(signed_again.key));
 	memset(signed_again.signature, 0, sizeof(signed_again.signature));
@@ -118,6 +120,13 @@ test_signing(const char *pem)
 	CHECK_INT(sl_keyring_verify(public, &c), SL_SIGNATURE_GOOD);
 	signed_again = c;
 	CHECK(!sl_keyring_sign(public, &signed_again));
+
+	/* who only checks has no use for the private half */
+	CHECK(sl_keyring_forget_private(ring));
+	CHECK(sl_keyring_signer(ring) == NULL);
+	CHECK_INT(sl_keyring_count(ring), 1);
+	CHECK_INT(sl_keyring_verify(ring, &c), SL_SIGNATURE_GOOD);
+	CHECK(!sl_keyring_sign(ring, &signed_again));
 	sl_keyring_free(ring);
 	sl_keyring_free(public);
 }
