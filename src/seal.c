@@ -31,6 +31,7 @@
 #include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "storage/lock.h"
+#include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
@@ -138,6 +139,23 @@ sl_seal_waits(const SlSealing *s)
 /* ---------- a checkpoint ---------- */
 
 /*
+ * Plan by the index, and for this process alone.  The planner, as long as the
+ * table has not been analyzed, knows neither that its rows lie in the order of
+ * their positions nor how few are asked for.  Holds until AtEOXact_GUC().
+ */
+static int
+plan_by_index(void)
+{
+	int			level = NewGUCNestLevel();
+
+	(void) set_config_option("enable_seqscan", "off", PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
+	(void) set_config_option("max_parallel_workers_per_gather", "0", PGC_USERSET,
+							 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	return level;
+}
+
+/*
  * Compute root, number and times of the transitions above c->from_position and
  * up to 'upto', but of no more than a checkpoint may have; sets c->to_position.
  * Where positions were given but never used the range is widened until there
@@ -150,6 +168,7 @@ compute_root(int64 upto, SlCheckpoint *c)
 	volatile bool ok = tree != NULL;
 	int64		from = c->from_position;
 	int64		width = MAX_LEAVES;
+	int			guc_level = plan_by_index();
 
 	c->leaves = 0;
 	PG_TRY();
@@ -180,6 +199,7 @@ compute_root(int64 upto, SlCheckpoint *c)
 		sl_merkle_free(tree);
 	}
 	PG_END_TRY();
+	AtEOXact_GUC(false, guc_level);
 	if (!ok)
 		ereport(ERROR,
 				(errcode(ERRCODE_INTERNAL_ERROR),

@@ -74,9 +74,12 @@ sl_export_judge_new(const SlKeyRing *ring, SlLogIndex *log,
 					const unsigned char *trail, SlProblemReport report, void *arg)
 {
 	SlExportJudge *j = calloc(1, sizeof(SlExportJudge));
+	size_t		i;
 
 	if (j == NULL)
 		return NULL;
+	for (i = 0; log != NULL && i < sl_log_index_count(log); i++)
+		sl_log_index_entry(log, i)->seen = false;
 	j->ring = ring;
 	j->log = log;
 	j->trail = trail;
