@@ -57,7 +57,7 @@ COMMENT ON TYPE @extschema@.request_status IS
 -- Tables.  The order of columns is known to the library (src/store.c checks
 -- it); later versions may only append.
 --
--- There are no foreign keys that check anything: payments can't be deleted, and only the library
+-- There are no foreign keys: payments can't be deleted, and only the library
 -- writes the tables that point to them, while it holds the payment's lock.
 -- A key would prove again, at the price of a query for every row, what the
 -- guards prove already.
@@ -99,7 +99,6 @@ CREATE TABLE @extschema@.payments (
 	updated_at          timestamptz NOT NULL DEFAULT pg_catalog.now(),
 	finished_at         timestamptz,
 	audit_head          bytea,
-	dump_order          integer,
 	PRIMARY KEY (id),
 	CONSTRAINT payments_idempotency_key_key UNIQUE (idempotency_key),
 	CONSTRAINT payments_payment_intent_id_key UNIQUE (payment_intent_id)
@@ -144,7 +143,6 @@ COMMENT ON COLUMN @extschema@.payments.created_at IS 'when create_payment() ran'
 COMMENT ON COLUMN @extschema@.payments.updated_at IS 'when this row last changed';
 COMMENT ON COLUMN @extschema@.payments.finished_at IS 'when the payment reached succeeded or failed';
 COMMENT ON COLUMN @extschema@.payments.audit_head IS 'hash of the payment''s latest row in payment_transitions: the row after it is hashed onto this';
-COMMENT ON COLUMN @extschema@.payments.dump_order IS 'always NULL: its foreign key makes pg_dump and pg_restore bring payments after their audit trails';
 
 CREATE TABLE @extschema@.payment_transitions (
 	payment_id    uuid NOT NULL,
@@ -170,15 +168,6 @@ CREATE TABLE @extschema@.payment_transitions (
 -- order, so the smallest of indexes does, and a row more costs it nothing.
 CREATE INDEX payment_transitions_position ON @extschema@.payment_transitions
 	USING brin (position) WITH (autosummarize = on);
-
--- A restored payment is taken only where its audit trail proves it, so the
--- trail has to be there first, also when pg_restore loads tables in parallel.
--- pg_dump orders the tables of an extension by their foreign keys and by
--- nothing else.  This one checks nothing, for dump_order is always NULL.
-ALTER TABLE @extschema@.payments ADD CONSTRAINT payments_after_their_trails
-	FOREIGN KEY (id, dump_order) REFERENCES @extschema@.payment_transitions (payment_id, seq);
-COMMENT ON CONSTRAINT payments_after_their_trails ON @extschema@.payments IS
-'Checks nothing: it tells pg_dump and pg_restore that payments come after payment_transitions';
 
 COMMENT ON TABLE @extschema@.payment_transitions IS
 'The audit trail: one row for every change of a payment''s state, append-only, each hashed onto the one before it; see verify_audit()';
@@ -505,7 +494,8 @@ COMMENT ON COLUMN @extschema@.audit_checkpoints.signature IS 'Ed25519 signature 
 
 --
 -- Dumps.  pg_dump carries all of the tables above, and what continues their
--- identity columns.  Restored rows come through the guards, by plain INSERT or
+-- identity columns.  It sorts tables by their names, so payment_transitions
+-- comes before payments, which it has to prove.  Restored rows come through the guards, by plain INSERT or
 -- COPY; the guards take them only where the library has written nothing yet,
 -- which is what the table below tells.  It is never dumped, so it is empty in a
 -- restored database until that is taken into use.

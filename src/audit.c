@@ -302,7 +302,7 @@ differs(const SlReplay *r, const char *column, const char *row, const char *trai
 		  psprintf("%s is %s in the payment, and %s by its trail", column, row, trail));
 }
 
-/* When the payment ended, by its trail; false if it has not. */
+/* Did the payment end when its trail says? */
 static void
 check_finished(const SlReplay *r, const SlRow *p)
 {
@@ -361,6 +361,6 @@ sl_replay_end(SlReplay *r, const SlRow *p)
 	check_finished(r, p);
 	head = hash_bytes_of(p->values[PAY_AUDIT_HEAD], p->nulls[PAY_AUDIT_HEAD]);
 	if (head == NULL || memcmp(head, r->hash, SL_AUDIT_HASH_LEN) != 0)
-		found(r, r->seq, "row_differs",
+		found(r, 0, "row_differs",
 			  "audit_head of the payment is not the hash of the last row of its trail");
 }

@@ -190,49 +190,8 @@ refuse_insert(const GuardedRow *g)
 			 errmsg("cannot insert into table \"%s.%s\" directly",
 					SL_SCHEMA, sl_table_name(g->table)),
 			 errdetail("Its rows are written by the functions of stripe_lifecycle only."),
-			 errhint("Use the functions of schema stripe_lifecycle."),
+			 errhint("Use the functions of schema stripe_lifecycle.  A dump is restored into a database where they have written nothing yet."),
 			 errtable(g->rel)));
-}
-
-static void
-refuse_subscribed(Relation rel)
-{
-	ereport(ERROR,
-			(errcode(SL_ERRCODE_SUBSCRIBED),
-			 errmsg("cannot write to table \"%s.%s\": its rows come from another server",
-					SL_SCHEMA, RelationGetRelationName(rel)),
-			 errdetail("A subscription of this database replicates the table."),
-			 errhint("Write on the publishing server.  To take over here, drop the subscription and call stripe_lifecycle.resume_worker()."),
-			 errtable(rel)));
-}
-
-/*
- * Whoever changed the payment need not have any right on the audit trail, so
- * what the guard itself writes is written by the owner of the table.
- */
-typedef struct SavedUser
-{
-	Oid			user;
-	int			context;
-} SavedUser;
-
-static SavedUser
-become_owner(const GuardedRow *g)
-{
-	SavedUser	saved;
-
-	GetUserIdAndSecContext(&saved.user, &saved.context);
-	SetUserIdAndSecContext(g->rel->rd_rel->relowner,
-						   saved.context | SECURITY_LOCAL_USERID_CHANGE);
-	SPI_connect();
-	return saved;
-}
-
-static void
-become_again(SavedUser saved)
-{
-	SPI_finish();
-	SetUserIdAndSecContext(saved.user, saved.context);
 }
 
 static void
@@ -263,7 +222,7 @@ same_bytea(Datum a, Datum b)
 static void
 append_transition(const GuardedRow *g, SlState from, const SlRow *transition)
 {
-	SavedUser	saved;
+	SlSavedUser saved;
 
 	if (transition == NULL ||
 		memcmp(DatumGetUUIDP(transition->values[TRA_PAYMENT_ID]),
@@ -277,9 +236,9 @@ append_transition(const GuardedRow *g, SlState from, const SlRow *transition)
 		elog(ERROR, "audit row of payment %s does not say what happened to it",
 			 payment_id_text(&g->new));
 
-	saved = become_owner(g);
+	saved = sl_become_owner(g->rel);
 	insert_transition(g, transition);
-	become_again(saved);
+	sl_become_again(saved);
 }
 
 /*
@@ -292,12 +251,12 @@ begin_trail(const GuardedRow *g)
 	static const SlCause cause = {"insert", NULL, NULL, 0, NULL};
 	SlRow		payment = g->new;
 	SlRow		transition;
-	SavedUser	saved = become_owner(g);
+	SlSavedUser saved = sl_become_owner(g->rel);
 
 	sl_audit_record(&payment, SL_STATE_NONE, &cause, &transition);
 	insert_transition(g, &transition);
 	sl_update_row(SL_PAYMENTS, &payment, NULL);
-	become_again(saved);
+	sl_become_again(saved);
 }
 
 /*
@@ -311,7 +270,7 @@ check_plain_insert(const GuardedRow *g)
 		PAY_PAYMENT_INTENT_ID, PAY_CLIENT_SECRET, PAY_LIVEMODE,
 		PAY_LATEST_CHARGE, PAY_CANCELLATION_REASON, PAY_LAST_ERROR,
 		PAY_LAST_ERROR_AT, PAY_LAST_EVENT_ID, PAY_LAST_EVENT_CREATED,
-		PAY_LAST_EVENT_RANK, PAY_FINISHED_AT, PAY_AUDIT_HEAD, PAY_DUMP_ORDER
+		PAY_LAST_EVENT_RANK, PAY_FINISHED_AT, PAY_AUDIT_HEAD
 	};
 	SlState		state;
 	int			i;
@@ -472,8 +431,7 @@ sl_guard(PG_FUNCTION_ARGS)
 		refuse_removal(g.rel, "truncate");
 	if (TRIGGER_FIRED_BY_DELETE(trigdata->tg_event))
 		refuse_removal(g.rel, "delete from");
-	if (sl_is_subscribed(RelationGetRelid(g.rel)))
-		refuse_subscribed(g.rel);
+	sl_refuse_subscribed(RelationGetRelid(g.rel));
 
 	if (g.table == SL_IN_USE)
 		refuse_removal(g.rel, "update");

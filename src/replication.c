@@ -16,9 +16,12 @@
 #include "replication/logicalworker.h"
 #include "utils/catcache.h"
 #include "utils/fmgroids.h"
+#include "utils/lsyscache.h"
 #include "utils/syscache.h"
 
+#include "catalog.h"
 #include "compat.h"
+#include "errors.h"
 #include "replication.h"
 
 /*
@@ -42,4 +45,18 @@ sl_is_subscribed(Oid table)
 
 	ReleaseSysCacheList(list);
 	return subscribed;
+}
+
+/* Raises SL007 if it does; for whoever is not the apply worker. */
+void
+sl_refuse_subscribed(Oid table)
+{
+	if (!sl_is_subscribed(table))
+		return;
+	ereport(ERROR,
+			(errcode(SL_ERRCODE_SUBSCRIBED),
+			 errmsg("cannot write to table \"%s.%s\": its rows come from another server",
+					SL_SCHEMA, get_rel_name(table)),
+			 errdetail("A subscription of this database replicates the table."),
+			 errhint("Write on the publishing server.  To take over here, drop the subscription and call stripe_lifecycle.resume_worker().")));
 }

@@ -10,5 +10,6 @@
 
 extern bool sl_is_replicated_write(void);
 extern bool sl_is_subscribed(Oid table);
+extern void sl_refuse_subscribed(Oid table);
 
 #endif							/* SL_REPLICATION_H */

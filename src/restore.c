@@ -14,8 +14,9 @@
  *
  * 2. Even there a payment is taken only if its audit trail proves it: a chain
  *    of hashes without a gap, from the creation to just the state, number of
- *    moves, amount, currency, mode and time of end that the row has.  The trail
- *    comes first; see payments.dump_order for how pg_restore knows that.
+ *    moves, amount, currency, mode and time of end that the row has.  In a dump
+ *    the trails come first; pg_restore -j may be faster with the payments, so
+ *    these wait while others of its jobs are at work.
  *
  * Whatever comes in so sends nothing until an operator says so: the database
  * is paused with it, or knows itself for a copy.
@@ -33,12 +34,15 @@
 #include "access/xact.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
+#include "pgstat.h"
+#include "storage/latch.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
+#include "utils/wait_event.h"
 
 #include "audit.h"
 #include "compat.h"
@@ -57,16 +61,12 @@ static bool
 may_restore(Relation rel)
 {
 	bool		ok = true;
-	Oid			saved_user;
-	int			saved_context;
+	SlSavedUser saved;
 
 	if (restoring == GetTopTransactionId() && !sl_marked_in_use())
 		return true;
 
-	GetUserIdAndSecContext(&saved_user, &saved_context);
-	SetUserIdAndSecContext(rel->rd_rel->relowner,
-						   saved_context | SECURITY_LOCAL_USERID_CHANGE);
-	SPI_connect();
+	saved = sl_become_owner(rel);
 	if (sl_in_use())
 		ok = false;
 	else
@@ -74,8 +74,7 @@ may_restore(Relation rel)
 		sl_pause_restored();
 		restoring = GetTopTransactionId();
 	}
-	SPI_finish();
-	SetUserIdAndSecContext(saved_user, saved_context);
+	sl_become_again(saved);
 	return ok;
 }
 
@@ -141,6 +140,48 @@ row_exists(SlTableId table, Datum key)
 	return exists;
 }
 
+/* ---------- waiting for it ---------- */
+
+/* How long the other jobs of a restore must have been idle to be through. */
+#define QUIET "5 s"
+#define LOOK_EVERY_MS 100
+
+/*
+ * Sessions that may be other jobs of the restore we are in.  To take one for
+ * that which is none costs time and nothing else.
+ */
+static SlQuery other_jobs = {
+	.sql = "SELECT 1 FROM pg_catalog.pg_stat_activity o, pg_catalog.pg_stat_activity me"
+	" WHERE me.pid = pg_catalog.pg_backend_pid() AND o.pid <> me.pid"
+	" AND o.datid = me.datid AND o.usesysid = me.usesysid"
+	" AND o.application_name = me.application_name"
+	" AND (o.state <> 'idle' OR o.state_change > pg_catalog.clock_timestamp() - interval '" QUIET "')",
+};
+
+/*
+ * Wait until the payment's trail is there or nobody is left to bring it.  No
+ * row may be locked meanwhile that another job could need.
+ */
+static void
+wait_for_trail(Relation rel, Datum payment_id)
+{
+	SlSavedUser saved = sl_become_owner(rel);
+
+	while (!row_exists(SL_TRANSITIONS, payment_id))
+	{
+		pgstat_clear_snapshot();
+		if (sl_in_use() || sl_run(&other_jobs, NULL, NULL, 1) == 0)
+			break;
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 LOOK_EVERY_MS, PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
+	sl_become_again(saved);
+}
+
+/* ---------- the proof ---------- */
+
 /* A restored payment is not what its trail says. */
 static void
 refuse_unproven(void *arg, int seq, const char *problem, const char *detail)
@@ -152,7 +193,7 @@ refuse_unproven(void *arg, int seq, const char *problem, const char *detail)
 			 errmsg("payment %s is not what its audit trail proves",
 					DatumGetCString(DirectFunctionCall1(uuid_out, payment->values[PAY_ID]))),
 			 seq > 0 ? errdetail("Transition %d: %s.", seq, detail) :
-			 errdetail_internal("The %s.", detail),
+			 errdetail("Column %s.", detail),
 			 errhint("Restore payments and payment_transitions from one dump, whole and unchanged.")));
 }
 
@@ -206,6 +247,9 @@ sl_take_restored(Relation rel, SlTableId table, const SlRow *row)
 	switch (table)
 	{
 		case SL_PAYMENTS:
+			/* what was stored once has the hash of its trail's end */
+			if (!row->nulls[PAY_AUDIT_HEAD] && restoring != GetTopTransactionId())
+				wait_for_trail(rel, row->values[PAY_ID]);
 			if (!row_exists(SL_TRANSITIONS, row->values[PAY_ID]))
 				return false;
 			if (!may_restore(rel))

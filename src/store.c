@@ -29,6 +29,7 @@
 #include "catalog.h"
 #include "compat.h"
 #include "errors.h"
+#include "replication.h"
 #include "store.h"
 
 typedef struct SlColumn
@@ -78,7 +79,6 @@ static const SlColumn payment_columns[PAY_NCOLS] = {
 	{"updated_at", SL_TYPE_TIMESTAMPTZ, false},
 	{"finished_at", SL_TYPE_TIMESTAMPTZ, false},
 	{"audit_head", SL_TYPE_BYTEA, false},
-	{"dump_order", SL_TYPE_INT4, false},
 };
 
 static const SlColumn transition_columns[TRA_NCOLS] = {
@@ -208,6 +208,30 @@ Oid
 sl_acting_role(void)
 {
 	return OidIsValid(acting_role) ? acting_role : GetOuterUserId();
+}
+
+/*
+ * In a trigger: whoever set it off need not have any right on what the trigger
+ * itself reads and writes, so that is done by the owner of the table.  Connects
+ * to SPI as well.  An error takes back both.
+ */
+SlSavedUser
+sl_become_owner(Relation rel)
+{
+	SlSavedUser saved;
+
+	GetUserIdAndSecContext(&saved.user, &saved.context);
+	SetUserIdAndSecContext(rel->rd_rel->relowner,
+						   saved.context | SECURITY_LOCAL_USERID_CHANGE);
+	SPI_connect();
+	return saved;
+}
+
+void
+sl_become_again(SlSavedUser saved)
+{
+	SPI_finish();
+	SetUserIdAndSecContext(saved.user, saved.context);
 }
 
 /* The leave to write that is in force, or NULL; for the guard. */
@@ -555,11 +579,16 @@ sl_write_suppressed(SlTableId table)
 {
 	memset(insert_generation, 0, sizeof(insert_generation));
 	memset(update_generation, 0, sizeof(update_generation));
+
+	/* where rows are replicated, their numbers are not drawn here */
+	sl_refuse_subscribed(get_relname_relid(tables[table].name, sl_catalog()->schema));
 	ereport(ERROR,
 			(errcode(SL_ERRCODE_GUARD_BYPASSED),
 			 errmsg("a write to table \"%s.%s\" was suppressed",
 					SL_SCHEMA, tables[table].name),
 			 errdetail("A trigger or rule that is not part of stripe_lifecycle discarded the row."),
+			 tables[table].identity ?
+			 errhint("Remove BEFORE triggers that return NULL and INSTEAD rules from the table.  If its rows once came by logical replication, move its sequence on with setval().") :
 			 errhint("Remove BEFORE triggers that return NULL and INSTEAD rules from the table.")));
 }
 

@@ -42,7 +42,7 @@ typedef enum SlPaymentColumn
 	PAY_CANCELLATION_REASON, PAY_DECLINE_COUNT, PAY_LAST_ERROR,
 	PAY_LAST_ERROR_AT, PAY_LAST_EVENT_ID, PAY_LAST_EVENT_CREATED,
 	PAY_LAST_EVENT_RANK, PAY_TRANSITIONS, PAY_CREATED_AT, PAY_UPDATED_AT,
-	PAY_FINISHED_AT, PAY_AUDIT_HEAD, PAY_DUMP_ORDER,
+	PAY_FINISHED_AT, PAY_AUDIT_HEAD,
 	PAY_NCOLS
 } SlPaymentColumn;
 
@@ -156,8 +156,17 @@ typedef struct SlQuery
 	uint64		generation;
 } SlQuery;
 
+/* Who the current user was; see sl_become_owner(). */
+typedef struct SlSavedUser
+{
+	Oid			user;
+	int			context;
+} SlSavedUser;
+
 extern void sl_act_as(Oid role);
 extern Oid	sl_acting_role(void);
+extern SlSavedUser sl_become_owner(Relation rel);
+extern void sl_become_again(SlSavedUser saved);
 
 extern const SlPermit *sl_current_permit(void);
 extern void sl_permit_mark_used(void);
