@@ -76,6 +76,7 @@ after_interval(TimestampTz now)
 static TimestampTz
 complain(SlSealing *s, int sqlerrcode, const char *detail, const char *hint)
 {
+	s->held_up = true;
 	if (sl_slot_may_warn_of_sealing(s->slot))
 		ereport(WARNING,
 				(errcode(sqlerrcode),
@@ -325,6 +326,7 @@ sl_seal(SlSealing *s, SlCheckpoint *sealed, TimestampTz *next)
 	const char *problem;
 
 	*next = DT_NOEND;
+	s->held_up = false;
 	if (sl_checkpoint_interval == 0 || sl_checkpoint_key_file[0] == '\0' ||
 		(position = sl_last_position()) == 0)
 	{
@@ -353,6 +355,7 @@ sl_seal(SlSealing *s, SlCheckpoint *sealed, TimestampTz *next)
 	}
 	if (!sl_may_seal())
 	{
+		s->held_up = true;
 		forget_horizon(s);
 		return false;
 	}

@@ -25,6 +25,7 @@ typedef struct SlSealing
 	VirtualTransactionId *writers;	/* that must have ended before that, in cxt */
 	int			nwriters;
 	int			waits;			/* how often we have looked in vain */
+	bool		held_up;		/* by what somebody may have mended */
 } SlSealing;
 
 /* in a transaction of the worker's, with an open SPI connection */

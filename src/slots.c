@@ -419,7 +419,7 @@ sl_slot_free(int slot, Oid dboid)
 	LWLockRelease(shared->lock);
 }
 
-/* Workers read the configuration again; those that found no key may now. */
+/* Workers read the configuration again; those that found no key, of either kind, may now. */
 void
 sl_slots_configuration_reloaded(void)
 {
@@ -431,7 +431,11 @@ sl_slots_configuration_reloaded(void)
 	{
 		SlSlot	   *s = &shared->slots[i];
 
-		s->warned_of_sealing = 0;
+		if (s->warned_of_sealing != 0)
+		{
+			s->warned_of_sealing = 0;
+			pg_atomic_write_u32(&s->wake, 1);
+		}
 		set_latch_at(&s->latch);
 		if (s->awaits_reload && s->pid == 0)
 		{

@@ -946,8 +946,8 @@ handle_interrupts(Worker *w)
 	{
 		w->look = true;
 		w->active_at = GetCurrentTimestamp();
-		/* the first payment ever? */
-		if (w->next_seal == DT_NOEND)
+		/* the first payment ever, or resume_worker()? */
+		if (w->next_seal == DT_NOEND || w->sealing.held_up)
 			w->next_seal = 0;
 	}
 }
