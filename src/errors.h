@@ -77,5 +77,6 @@
 
 extern void sl_hide_statement(void *arg);
 extern bool sl_error_passes(int sqlerrcode);
+extern void sl_require_writable(const char *function);
 
 #endif							/* SL_ERRORS_H */

@@ -446,8 +446,7 @@ check_transaction(void)
 				 errmsg("webhooks must be ingested at isolation level READ COMMITTED"),
 				 errdetail("A fixed snapshot would hide events that arrived meanwhile."),
 				 errhint("Use BEGIN ISOLATION LEVEL READ COMMITTED, or call the function outside a transaction block.")));
-	PreventCommandIfReadOnly("ingest_webhook()");
-	PreventCommandDuringRecovery("ingest_webhook()");
+	sl_require_writable("ingest_webhook()");
 }
 
 /*

@@ -178,7 +178,7 @@ sl_create_payment(PG_FUNCTION_ARGS)
 	pg_uuid_t  *id = palloc(sizeof(pg_uuid_t));
 	pg_uuid_t  *made = sl_payment_id_new();
 
-	PreventCommandIfReadOnly("create_payment()");
+	sl_require_writable("create_payment()");
 	SL_PRIVATE_ARGUMENTS_BEGIN();
 	sl_args_read(fcinfo, &args);
 	SPI_connect();
@@ -321,7 +321,7 @@ sl_confirm_payment(PG_FUNCTION_ARGS)
 	char	   *body;
 	int64		id;
 
-	PreventCommandIfReadOnly("confirm_payment()");
+	sl_require_writable("confirm_payment()");
 	SL_PRIVATE_ARGUMENTS_BEGIN();
 	body = sl_params_body(PG_ARGISNULL(1) ? NULL : PG_GETARG_JSONB_P(1));
 	SPI_connect();
@@ -349,7 +349,7 @@ sl_cancel_payment(PG_FUNCTION_ARGS)
 	int64		id;
 	int			i;
 
-	PreventCommandIfReadOnly("cancel_payment()");
+	sl_require_writable("cancel_payment()");
 	if (!PG_ARGISNULL(1))
 	{
 		char	   *given = text_to_cstring(PG_GETARG_TEXT_PP(1));
