@@ -327,7 +327,8 @@ guard_plain_update(const GuardedRow *g)
 {
 	int			column;
 
-	if (g->table == SL_TRANSITIONS || g->table == SL_ACTIONS)
+	if (g->table == SL_TRANSITIONS || g->table == SL_ACTIONS ||
+		g->table == SL_CHECKPOINTS)
 		refuse_removal(g->rel, "update");
 
 	/* Attempts, leases and results of a request are bookkeeping. */

@@ -158,6 +158,21 @@ static const SlColumn action_columns[ACT_NCOLS] = {
 	{"reason", SL_TYPE_TEXT, true},
 };
 
+static const SlColumn checkpoint_columns[CKP_NCOLS] = {
+	{"number", SL_TYPE_INT8, true},
+	{"trail", SL_TYPE_UUID, true},
+	{"from_position", SL_TYPE_INT8, true},
+	{"to_position", SL_TYPE_INT8, true},
+	{"leaves", SL_TYPE_INT8, true},
+	{"first_at", SL_TYPE_TIMESTAMPTZ, true},
+	{"last_at", SL_TYPE_TIMESTAMPTZ, true},
+	{"sealed_at", SL_TYPE_TIMESTAMPTZ, true},
+	{"root", SL_TYPE_BYTEA, true},
+	{"previous", SL_TYPE_BYTEA, true},
+	{"key", SL_TYPE_BYTEA, true},
+	{"signature", SL_TYPE_BYTEA, true},
+};
+
 static const SlTable tables[SL_TABLE_COUNT] = {
 	{"payments", PAY_NCOLS, false, payment_columns},
 	{"payment_transitions", TRA_NCOLS, false, transition_columns},
@@ -166,6 +181,7 @@ static const SlTable tables[SL_TABLE_COUNT] = {
 	{"api_attempts", 0, false, NULL},	/* never written row by row */
 	{"operator_actions", ACT_NCOLS, true, action_columns},
 	{"in_use", 0, false, NULL}, /* likewise */
+	{"audit_checkpoints", CKP_NCOLS, false, checkpoint_columns},
 };
 
 /* Plans of the whole-row writes; see SlQuery for those of other rooms. */
@@ -439,6 +455,23 @@ spi_nulls(const bool *nulls, int n, char *out)
 		out[i] = nulls != NULL && nulls[i] ? 'n' : ' ';
 }
 
+static int
+run(SlQuery *query, const Datum *values, const bool *nulls, long limit,
+	bool callers_snapshot)
+{
+	char		spinulls[SL_QUERY_MAX_ARGS];
+	int			rc;
+
+	if (query->plan == NULL || query->generation != sl_catalog()->generation)
+		prepare_query(query);
+	spi_nulls(nulls, SL_QUERY_MAX_ARGS, spinulls);
+	rc = SPI_execute_plan(query->plan, (Datum *) values, spinulls,
+						  callers_snapshot, limit);
+	if (rc < 0)
+		elog(ERROR, "SPI_execute_plan failed: %s", SPI_result_code_string(rc));
+	return (int) SPI_processed;
+}
+
 /*
  * Run a constant statement; returns how many rows it gave or touched.  A new
  * snapshot is taken, so that it sees what committed while we waited.  Rows
@@ -447,20 +480,36 @@ spi_nulls(const bool *nulls, int n, char *out)
 int
 sl_run(SlQuery *query, const Datum *values, const bool *nulls, long limit)
 {
+	return run(query, values, nulls, limit, false);
+}
+
+/* The same for a query, of which one row is wanted, under the caller's snapshot. */
+int
+sl_look(SlQuery *query, const Datum *values, const bool *nulls)
+{
+	return run(query, values, nulls, 1, true);
+}
+
+/*
+ * Open a cursor for a constant query, to be read with SPI_cursor_fetch() and
+ * closed with SPI_cursor_close().  It sees what the caller's own snapshot does,
+ * or, under a new one, all that is committed.
+ */
+Portal
+sl_open(SlQuery *query, const Datum *values, const bool *nulls,
+		bool callers_snapshot)
+{
 	char		spinulls[SL_QUERY_MAX_ARGS];
-	int			rc;
 
 	if (query->plan == NULL || query->generation != sl_catalog()->generation)
 		prepare_query(query);
 	spi_nulls(nulls, SL_QUERY_MAX_ARGS, spinulls);
-	rc = SPI_execute_plan(query->plan, (Datum *) values, spinulls, false, limit);
-	if (rc < 0)
-		elog(ERROR, "SPI_execute_plan failed: %s", SPI_result_code_string(rc));
-	return (int) SPI_processed;
+	return SPI_cursor_open(NULL, query->plan, (Datum *) values, spinulls,
+						   callers_snapshot);
 }
 
 /*
- * Take row n of the latest sl_run() that selected all columns of a table.
+ * Take row n of the latest sl_run() or fetch that selected all columns of a table.
  * Pass-by-reference values point into SPI_tuptable: valid until SPI_finish.
  */
 void

@@ -24,7 +24,7 @@ BEGIN
 			  CASE WHEN i > 1 THEN 'evt_' || key || i END, CASE WHEN i > 1 THEN 'payment_intent.any' END,
 			  CASE WHEN i > 1 THEN '2026-01-01 12:00+00'::timestamptz END,
 			  'shop', CASE i WHEN 3 THEN 'ü' END, 2000, 'usd', CASE WHEN i > 1 THEN false END,
-			  r.hash);
+			  r.hash, nextval('stripe_lifecycle.payment_transitions_position_seq'));
 		r.hash := t.hash(r.hash, r);
 		INSERT INTO t.trail VALUES (r.*);
 	END LOOP;
