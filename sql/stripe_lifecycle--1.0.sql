@@ -889,6 +889,20 @@ COMMENT ON COLUMN @extschema@.stuck_payments.needs_operator IS 'false while it i
 COMMENT ON COLUMN @extschema@.stuck_payments.why IS 'what it waits for';
 COMMENT ON COLUMN @extschema@.stuck_payments.what_to_do IS 'what to do about it';
 
+--
+-- Secrets: what may be seen of them
+--
+
+CREATE FUNCTION @extschema@.secrets_status(
+	OUT kind text, OUT label text, OUT fingerprint text,
+	OUT modified_at timestamptz, OUT age interval, OUT mode text,
+	OUT problems text)
+	RETURNS SETOF record
+	LANGUAGE c VOLATILE PARALLEL RESTRICTED ROWS 3
+	AS 'MODULE_PATHNAME', 'sl_secrets_status';
+COMMENT ON FUNCTION @extschema@.secrets_status() IS
+'One row per secret, from the files as they are now: kind (api_key or webhook), label, the first 16 hexadecimal digits of its SHA-256, when the file was last modified, mode (live or test, of API keys), and what is wrong. A file that cannot be used is a row with its problem alone';
+
 -- Numbers are counted up to a thousand, so that asking costs little however
 -- bad things are.
 CREATE FUNCTION @extschema@.health(
@@ -1163,6 +1177,7 @@ CREATE FUNCTION @extschema@.privileges(
 	('FUNCTION', 'health()', 'EXECUTE', '{auditor,operator}', NULL),
 	('FUNCTION', 'stats()', 'EXECUTE', '{auditor,operator}', NULL),
 	('FUNCTION', 'stats_latency()', 'EXECUTE', '{auditor,operator}', NULL),
+	('FUNCTION', 'secrets_status()', 'EXECUTE', '{auditor,operator}', NULL),
 	('FUNCTION', 'pause_worker(text)', 'EXECUTE', '{operator}', NULL),
 	('FUNCTION', 'resume_worker()', 'EXECUTE', '{operator}', NULL),
 	('FUNCTION', 'retry_request(bigint, text)', 'EXECUTE', '{operator}', NULL),

@@ -106,6 +106,7 @@ INSERT INTO t.calls (function, statement) VALUES
 	('health', 'SELECT * FROM stripe_lifecycle.health()'),
 	('stats', 'SELECT * FROM stripe_lifecycle.stats()'),
 	('stats_latency', 'SELECT * FROM stripe_lifecycle.stats_latency()'),
+	('secrets_status', 'SELECT * FROM stripe_lifecycle.secrets_status()'),
 	('pause_worker', $$SELECT stripe_lifecycle.pause_worker('attack')$$),
 	('resume_worker', 'SELECT stripe_lifecycle.resume_worker()'),
 	('retry_request', format('SELECT stripe_lifecycle.retry_request(%s)', (SELECT min(id) FROM stripe_lifecycle.api_requests))),
@@ -149,7 +150,7 @@ SELECT setval('t.traps_sprung', 1, false);
 
 -- The extension does: with either path everything ends as without
 SET ROLE regress_sl_evil;
-SELECT n, coalesce(function, statement) AS what, plain, evil, temp
+SELECT coalesce(function, statement) AS what, plain, evil, temp
   FROM (SELECT n, function, substring(statement FROM ' FROM .*') AS statement, t.try(statement, 'evil, pg_catalog, pg_temp') AS evil, t.try(statement, 'pg_temp, evil, pg_catalog') AS temp, t.try(statement, 'pg_catalog') AS plain FROM t.calls) x ORDER BY n;
 RESET ROLE;
 SELECT last_value, is_called FROM t.traps_sprung;
