@@ -10,7 +10,7 @@
 CREATE VIEW t.functions AS
 	SELECT p.oid, p.oid::regprocedure AS function, p.prosecdef, l.lanname, p.proconfig,
 		   -- comments and literals taken out
-		   regexp_replace(regexp_replace(p.prosrc, '--[^\n]*', '', 'g'), '''([^'']|'''')*''', '''''', 'g') AS body
+		   regexp_replace(p.prosrc, '--[^\n]*|''([^'']|'''')*''', ' ', 'g') AS body
 	  FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang WHERE p.pronamespace = 'stripe_lifecycle'::regnamespace;
 SELECT count(*) > 20 AS functions, count(*) FILTER (WHERE prosecdef) > 10 AS definers, count(*) FILTER (WHERE lanname IN ('sql', 'plpgsql')) > 10 AS scripts FROM t.functions;
 SELECT function AS with_an_open_path FROM t.functions
@@ -106,6 +106,7 @@ INSERT INTO t.calls (function, statement) VALUES
 	('health', 'SELECT * FROM stripe_lifecycle.health()'),
 	('stats', 'SELECT * FROM stripe_lifecycle.stats()'),
 	('stats_latency', 'SELECT * FROM stripe_lifecycle.stats_latency()'),
+	('lint', 'SELECT * FROM stripe_lifecycle.lint()'),
 	('secrets_status', 'SELECT * FROM stripe_lifecycle.secrets_status()'),
 	('pause_worker', $$SELECT stripe_lifecycle.pause_worker('attack')$$),
 	('resume_worker', 'SELECT stripe_lifecycle.resume_worker()'),
