@@ -6,7 +6,7 @@
 #   make installcheck       SQL, isolation and TAP tests against an installed, running server
 #                           that preloads the library; all the set-up by itself: script/test
 #   make unit               the rooms that hold no PostgreSQL code, under ASan and UBSan
-#   make fuzz               the parsers of foreign bytes, under libFuzzer, for a few seconds
+#   make fuzz               the parsers of foreign bytes, under libFuzzer, for 20 seconds each (not as root)
 #   make bench              says how to measure (bench/run)
 #   make dist               the source archive, as PGXN takes it
 #

@@ -1064,6 +1064,20 @@ COMMENT ON COLUMN @extschema@.stuck_payments.needs_operator IS 'false while it i
 COMMENT ON COLUMN @extschema@.stuck_payments.why IS 'what it waits for';
 COMMENT ON COLUMN @extschema@.stuck_payments.what_to_do IS 'what to do about it';
 
+--
+-- Secrets: what may be seen of them
+--
+
+CREATE FUNCTION @extschema@.secrets_status(
+	OUT kind text, OUT label text, OUT fingerprint text,
+	OUT modified_at timestamptz, OUT age interval, OUT mode text,
+	OUT problems text)
+	RETURNS SETOF record
+	LANGUAGE c VOLATILE PARALLEL RESTRICTED ROWS 3
+	AS 'MODULE_PATHNAME', 'sl_secrets_status';
+COMMENT ON FUNCTION @extschema@.secrets_status() IS
+'One row per secret, from the files as they are now: kind (api_key or webhook), label, the first 16 hexadecimal digits of its SHA-256, when the file was last modified, mode (live or test, of API keys), and what is wrong. A file that cannot be used is a row with its problem alone';
+
 -- Numbers are counted up to a thousand, so that asking costs little however
 -- bad things are.
 CREATE FUNCTION @extschema@.health(
@@ -1372,6 +1386,8 @@ CREATE FUNCTION @extschema@.privileges(
 	('FUNCTION', 'health()', 'EXECUTE', '{auditor,operator}', NULL),
 	('FUNCTION', 'stats()', 'EXECUTE', '{auditor,operator}', NULL),
 	('FUNCTION', 'stats_latency()', 'EXECUTE', '{auditor,operator}', NULL),
+	('FUNCTION', 'secrets_status()', 'EXECUTE', '{auditor,operator}', NULL),
+	('FUNCTION', 'lint()', 'EXECUTE', '{auditor,operator}', NULL),
 	('FUNCTION', 'pause_worker(text)', 'EXECUTE', '{operator}', NULL),
 	('FUNCTION', 'resume_worker()', 'EXECUTE', '{operator}', NULL),
 	('FUNCTION', 'retry_request(bigint, text)', 'EXECUTE', '{operator}', NULL),
@@ -1575,6 +1591,324 @@ CREATE FUNCTION @extschema@.revoke_operator(role regrole) RETURNS void
 	AS $$ SELECT @extschema@.change_privileges('REVOKE', 'operator', role) $$;
 COMMENT ON FUNCTION @extschema@.revoke_operator(regrole) IS
 'Takes away what grant_operator() gave, but for what another grant_...() gave as well';
+
+--
+-- lint(): which settings of the server, and which rights in it, endanger
+-- secrets, money or evidence.  A rule over one setting is a row more of
+-- lint_settings(); docs/operations.md lists all rules.
+--
+
+CREATE FUNCTION @extschema@.lint_settings(
+	OUT rule text, OUT severity text, OUT object text, OUT finding text, OUT fix text)
+	RETURNS SETOF record
+	LANGUAGE sql STABLE PARALLEL RESTRICTED ROWS 5
+	SET search_path = pg_catalog, pg_temp
+	AS $$
+	-- as configured, and where a role or a database deviates from that
+	WITH held (name, value, place) AS (
+		SELECT s.name, s.reset_val, '' FROM pg_settings s
+		UNION ALL
+		SELECT lower(split_part(c, '=', 1)), substr(c, strpos(c, '=') + 1),
+			   concat(' of', ' role ' || quote_ident(o.rolname), ' in database ' || quote_ident(d.datname))
+		  FROM pg_db_role_setting s
+		  LEFT JOIN pg_roles o ON o.oid = s.setrole
+		  LEFT JOIN pg_database d ON d.oid = s.setdatabase
+		 CROSS JOIN LATERAL unnest(s.setconfig) c
+		 WHERE s.setdatabase = 0 OR d.datname = current_database()),
+	rules (rule, severity, name, bad, finding, fix) AS (VALUES
+	('log_statement', 'warning', 'log_statement', '^all$',
+	 'every statement is logged, with the customers'' particulars in it', 'Set it to ddl or none.'),
+	('log_duration', 'warning', 'log_min_duration_statement', '^(?!-)',
+	 'slow statements are logged, with the customers'' particulars in them', 'Set it to -1, at least for the roles that call stripe_lifecycle.'),
+	('log_duration', 'warning', 'log_min_duration_sample', '^(?!-)',
+	 'a sample of slow statements is logged, with the customers'' particulars in them', 'Set it to -1, at least for the roles that call stripe_lifecycle.'),
+	('log_duration', 'warning', 'log_transaction_sample_rate', '[1-9]',
+	 'all statements of a sample of transactions are logged, with the customers'' particulars in them', 'Set it to 0.'),
+	('log_parameters_on_error', 'warning', 'log_parameter_max_length_on_error', '^(?!0)',
+	 'parameters of a statement that fails are logged: payloads of webhooks and customers'' particulars', 'Set it to 0.'),
+	('auto_explain', 'warning', 'auto_explain.log_min_duration', '^(?!-)',
+	 'plans are logged with the text of their statements, and the customers'' particulars in it', 'Set it to -1, at least for the roles that call stripe_lifecycle.'),
+	('debug_print', 'warning', 'debug_print_parse', '^(on|true|yes|1)', 'parse trees are logged, with the constants in them', 'Set it to off.'),
+	('debug_print', 'warning', 'debug_print_rewritten', '^(on|true|yes|1)', 'parse trees are logged, with the constants in them', 'Set it to off.'),
+	('debug_print', 'warning', 'debug_print_plan', '^(on|true|yes|1)', 'plans are logged, with the constants in them', 'Set it to off.'),
+	('durability', 'critical', 'fsync', '^(off|false|no|0)',
+	 'a crash of the machine can destroy the database', 'Set it to on.'),
+	('durability', 'critical', 'full_page_writes', '^(off|false|no|0)',
+	 'a crash of the machine can destroy the database', 'Set it to on.'),
+	('durability', 'critical', 'synchronous_commit', '^(off|false|no|0)',
+	 'a crash can lose payments that were promised to the caller, and webhooks that Stripe was told were taken in', 'Set it to on, or local.'),
+	('durability', 'critical', 'zero_damaged_pages', '^(on|true|yes|1)',
+	 'damaged pages are overwritten with nothing', 'Set it to off.'),
+	('durability', 'critical', 'ignore_checksum_failure', '^(on|true|yes|1)',
+	 'damaged pages are read as if they were sound', 'Set it to off.'),
+	('data_checksums', 'warning', 'data_checksums', '^off$',
+	 'damage done by disks is not noticed', 'Stop the server and run pg_checksums --enable.'),
+	('isolation', 'critical', 'default_transaction_isolation', '^(?!read committed)',
+	 'webhooks are refused (SL027), which need read committed', 'Set it to read committed.'),
+	('read_only', 'warning', 'default_transaction_read_only', '^(on|true|yes|1)',
+	 'no payment is created and no webhook taken in', 'Set it to off.'),
+	('reconciliation', 'warning', 'stripe_lifecycle.reconcile_interval', '^0$',
+	 'webhooks that never come are not made up for', 'Set it, such as to 5min.')
+	)
+	SELECT r.rule, r.severity, h.name || h.place, r.finding, r.fix
+	  FROM rules r JOIN held h ON h.name = r.name AND lower(h.value) ~ r.bad
+	UNION ALL
+	SELECT 'log_parameters', 'warning', s.name,
+		   'bind parameters are logged with each statement that is logged: payloads of webhooks and customers'' particulars',
+		   'Set it to 0.'
+	  FROM pg_settings s
+	 WHERE s.name = 'log_parameter_max_length' AND s.reset_val <> '0'
+	   AND EXISTS (SELECT FROM rules r JOIN held h ON h.name = r.name AND lower(h.value) ~ r.bad
+					WHERE r.rule IN ('log_statement', 'log_duration'))
+	UNION ALL
+	SELECT 'log_files', 'warning', s.name,
+		   'everybody on the machine may read the server''s log', 'Set it to 0600 or 0640, and change the files that are there.'
+	  FROM pg_settings s
+	 WHERE s.name = 'log_file_mode' AND s.setting !~ '0$' AND current_setting('logging_collector') = 'on'
+	UNION ALL
+	SELECT 'webhook_tolerance', 'warning', s.name,
+		   format('a webhook that was intercepted can be handed in again for %s minutes', ceil(s.reset_val::numeric / 60)),
+		   'Set it to 5min, and keep the server''s clock right.'
+	  FROM pg_settings s
+	 WHERE s.name = 'stripe_lifecycle.webhook_tolerance' AND s.reset_val::integer > 600
+	UNION ALL
+	SELECT 'worker_processes', 'critical', s.name,
+		   'there is no room for the launcher and a worker, so nothing is sent to Stripe',
+		   'Set it to 8 or more, and restart the server.'
+	  FROM pg_settings s
+	 WHERE s.name = 'max_worker_processes'
+	   AND s.reset_val::integer < 2 + (current_setting('max_logical_replication_workers')::integer > 0)::integer
+	UNION ALL
+	SELECT 'backup', 'warning', 'archive_mode',
+		   'neither is WAL archived nor does a standby follow: with the disk go the payments since the last backup',
+		   'Archive WAL, or set up a standby.'
+	 WHERE current_setting('archive_mode') = 'off'
+	   AND NOT EXISTS (SELECT FROM pg_replication_slots s WHERE s.slot_type = 'physical')
+	   AND NOT EXISTS (SELECT FROM pg_stat_get_wal_senders())
+	UNION ALL
+	SELECT 'preloaded', 'critical', 'shared_preload_libraries',
+		   'the library is not preloaded, so nothing is sent to Stripe and nothing is counted',
+		   'Add stripe_lifecycle to it and restart the server.'
+	  FROM @extschema@.server_status() h WHERE NOT h.preloaded
+$$;
+COMMENT ON FUNCTION @extschema@.lint_settings() IS 'The rules of lint() over settings. For the owner';
+
+CREATE FUNCTION @extschema@.lint_secrets(
+	OUT rule text, OUT severity text, OUT object text, OUT finding text, OUT fix text)
+	RETURNS SETOF record
+	LANGUAGE sql VOLATILE PARALLEL RESTRICTED ROWS 2
+	SET search_path = pg_catalog, pg_temp
+	AS $$
+	SELECT 'secrets',
+		   CASE WHEN s.fingerprint IS NULL OR s.problems ~ 'Others may' THEN 'critical' ELSE 'warning' END,
+		   concat(CASE s.kind WHEN 'api_key' THEN 'API key' ELSE 'webhook secret' END, ' ' || s.label),
+		   s.problems,
+		   format('See "Rotating secrets" in docs/operations.md; then reload. The file is named by stripe_lifecycle.%s.',
+				  CASE s.kind WHEN 'api_key' THEN 'api_key_file' ELSE 'webhook_secret_file' END)
+	  FROM @extschema@.secrets_status() s WHERE s.problems IS NOT NULL
+	UNION ALL
+	SELECT 'api_base',
+		   CASE WHEN EXISTS (SELECT FROM @extschema@.secrets_status() k WHERE k.mode = 'live') THEN 'critical' ELSE 'warning' END,
+		   s.name, 'payments and the API key go to another address than Stripe''s', 'Reset it.'
+	  FROM pg_settings s
+	 WHERE s.name = 'stripe_lifecycle.api_base' AND s.reset_val <> s.boot_val
+	UNION ALL
+	SELECT 'shared_key', 'notice', 'stripe_lifecycle.databases',
+		   'one API key serves every database of this server that has the extension, copies too', 'Name the databases that may send.'
+	 WHERE current_setting('stripe_lifecycle.databases') = ''
+	   AND 1 < (SELECT count(*) FROM pg_database d
+				 WHERE d.datallowconn AND NOT d.datistemplate AND d.datname <> 'postgres')
+$$;
+COMMENT ON FUNCTION @extschema@.lint_secrets() IS 'The rules of lint() over secrets and where they go. For the owner';
+
+CREATE FUNCTION @extschema@.lint_roles(
+	OUT rule text, OUT severity text, OUT object text, OUT finding text, OUT fix text)
+	RETURNS SETOF record
+	LANGUAGE sql STABLE PARALLEL RESTRICTED ROWS 2
+	SET search_path = pg_catalog, pg_temp
+	AS $$
+	-- a superuser is a member of every role, and cannot be kept from anything
+	SELECT 'superuser', 'critical', 'role ' || quote_ident(r.rolname),
+		   'it was granted as a role of an application''s or an operator''s, but it is a superuser, whom no guard stops',
+		   'Let applications and operators log in as roles of their own.'
+	  FROM pg_roles r
+	 WHERE r.rolsuper AND EXISTS (SELECT FROM @extschema@.granted_privileges() g WHERE g.grantee = r.oid)
+	UNION ALL
+	SELECT 'membership', 'critical', 'role ' || quote_ident(r.rolname),
+		   format('it is a member of role %I, %s', m.rolname, m.may),
+		   format('REVOKE %I FROM %I;', m.rolname, r.rolname)
+	  FROM pg_roles r
+	 CROSS JOIN LATERAL (
+		SELECT o.oid, o.rolname, 'which owns the payments and can disable their guards' AS may
+		  FROM pg_namespace n JOIN pg_roles o ON o.oid = n.nspowner WHERE n.nspname = '@extschema@'
+		UNION ALL
+		SELECT o.oid, o.rolname, 'as which the worker acts' FROM pg_roles o WHERE o.rolname = 'stripe_lifecycle_worker'
+		UNION ALL
+		SELECT o.oid, o.rolname, 'and so can get at the secrets'' files' FROM pg_roles o
+		 WHERE o.rolname IN ('pg_read_server_files', 'pg_write_server_files', 'pg_execute_server_program')) m
+	 WHERE NOT r.rolsuper AND r.oid <> m.oid AND r.rolname !~ '^pg_' AND pg_has_role(r.oid, m.oid, 'MEMBER')
+	UNION ALL
+	SELECT 'reader', 'warning', 'role ' || quote_ident(r.rolname),
+		   format('it is a member of role %s, and so may %s all payments, with client secrets and customers'' particulars',
+				  m.rolname, CASE m.rolname WHEN 'pg_read_all_data' THEN 'read' ELSE 'write to' END),
+		   format('REVOKE %s FROM %I; use grant_auditor().', m.rolname, r.rolname)
+	  FROM pg_roles r, pg_roles m
+	 WHERE m.rolname IN ('pg_read_all_data', 'pg_write_all_data')
+	   AND NOT r.rolsuper AND r.oid <> m.oid AND pg_has_role(r.oid, m.oid, 'MEMBER')
+	UNION ALL
+	SELECT 'statements', 'notice', 'role ' || quote_ident(r.rolname),
+		   'it may read the statements of all sessions (pg_read_all_stats), and the customers'' particulars in them',
+		   'Pass particulars as bind parameters, which are not shown, or revoke that role.'
+	  FROM pg_roles r
+	 WHERE r.rolcanlogin AND NOT r.rolsuper AND pg_has_role(r.oid, 'pg_read_all_stats'::regrole, 'MEMBER')
+	UNION ALL
+	SELECT 'owner_claim', 'warning', 'role ' || quote_ident(r.rolname),
+		   'customers are told apart by a claim, but whoever logs in as this role can claim to be any of them',
+		   format('ALTER ROLE %I NOLOGIN; let the gateway''s role alone log in.', r.rolname)
+	  FROM pg_roles r
+	 WHERE current_setting('stripe_lifecycle.owner_claim') <> '' AND r.rolcanlogin AND NOT r.rolsuper
+	   AND EXISTS (SELECT FROM @extschema@.granted_privileges() g
+					WHERE g.grantee = r.oid AND g.object ~ '\.(create_payment|payment_status)\(')
+$$;
+COMMENT ON FUNCTION @extschema@.lint_roles() IS 'The rules of lint() over roles. For the owner';
+
+CREATE FUNCTION @extschema@.lint_objects(
+	OUT rule text, OUT severity text, OUT object text, OUT finding text, OUT fix text)
+	RETURNS SETOF record
+	LANGUAGE sql VOLATILE PARALLEL RESTRICTED ROWS 2
+	SET search_path = pg_catalog, pg_temp
+	AS $$
+	SELECT 'privilege',
+		   CASE WHEN g.grantee = 0 OR g.grantable OR g.privilege IN ('TRIGGER', 'CREATE') THEN 'critical' ELSE 'warning' END,
+		   concat(lower(g.class), ' ', g.object, '.' || quote_ident(g.column_name)),
+		   format('%s was granted %s%s, which no grant_...() gives', x.grantee, g.privilege,
+				  CASE WHEN g.grantable THEN ' with the right to pass it on' END),
+		   format('REVOKE %s%s ON %s %s FROM %s CASCADE;', g.privilege, ' (' || quote_ident(g.column_name) || ')',
+				  g.class, g.object, x.grantee)
+	  FROM @extschema@.granted_privileges() g
+	  LEFT JOIN pg_roles r ON r.oid = g.grantee
+	 CROSS JOIN LATERAL (SELECT coalesce(quote_ident(r.rolname), 'PUBLIC') AS grantee) x
+	 WHERE g.grantable OR NOT EXISTS (
+		SELECT FROM @extschema@.privileges() p
+		 WHERE p.privilege = g.privilege AND p.class = g.class AND p.object = g.object
+		   AND p.column_name IS NOT DISTINCT FROM g.column_name
+		   AND (p.kind = 'worker') = (r.rolname IS NOT DISTINCT FROM 'stripe_lifecycle_worker')
+		   AND g.grantee <> 0)
+	UNION ALL
+	SELECT 'guards', 'critical', 'schema @extschema@', h.detail, h.hint
+	  FROM @extschema@.health() h WHERE h.check_name = 'guards' AND h.status <> 'ok'
+	UNION ALL
+	SELECT 'trigger', t.severity, format('trigger %I on %s', g.tgname, g.tgrelid::regclass), t.finding, t.fix
+	  FROM pg_trigger g
+	  JOIN pg_class c ON c.oid = g.tgrelid AND c.relnamespace = '@extschema@'::regnamespace
+	  JOIN pg_proc p ON p.oid = g.tgfoid AND p.pronamespace <> '@extschema@'::regnamespace
+	  JOIN pg_roles o ON o.oid = p.proowner
+	 CROSS JOIN LATERAL (
+		SELECT 'critical' AS severity,
+			   format('its function belongs to role %I and runs as the extension''s owner: who can change the function can do what the owner can', o.rolname) AS finding,
+			   format('ALTER FUNCTION %s SECURITY DEFINER;', p.oid::regprocedure) AS fix
+		 WHERE NOT p.prosecdef AND NOT o.rolsuper AND o.oid <> c.relowner
+		UNION ALL
+		SELECT 'warning', 'its function runs as its owner, and takes names from whatever search_path the caller has',
+			   format('ALTER FUNCTION %s SET search_path = pg_catalog, pg_temp; and qualify names in it.', p.oid::regprocedure)
+		 WHERE p.prosecdef AND NOT EXISTS (SELECT FROM unnest(p.proconfig) s WHERE s LIKE 'search\_path=%')
+		UNION ALL
+		SELECT 'warning', 'it is fired before a row is written: if it changes or discards the row, events and answers of Stripe''s are refused',
+			   'Make it an AFTER trigger.'
+		 WHERE g.tgtype & 2 <> 0) t
+	 WHERE NOT g.tgisinternal
+	UNION ALL
+	SELECT 'rule', 'warning', format('rule %I on %s', w.rulename, w.ev_class::regclass),
+		   'it rewrites what is written to the table', format('DROP RULE %I ON %s;', w.rulename, w.ev_class::regclass)
+	  FROM pg_rewrite w
+	  JOIN pg_class c ON c.oid = w.ev_class AND c.relnamespace = '@extschema@'::regnamespace AND c.relkind = 'r'
+	UNION ALL
+	SELECT 'row_security', 'warning', 'table ' || c.oid::regclass,
+		   'row security hides rows from the worker, which then does not send them',
+		   format('ALTER TABLE %s DISABLE ROW LEVEL SECURITY, NO FORCE ROW LEVEL SECURITY;', c.oid::regclass)
+	  FROM pg_class c
+	 WHERE c.relnamespace = '@extschema@'::regnamespace AND (c.relrowsecurity OR c.relforcerowsecurity)
+	UNION ALL
+	SELECT 'publication', 'warning', 'publication ' || quote_ident(t.pubname),
+		   'it carries client secrets, request bodies and customers'' particulars to its subscribers: ' || string_agg(t.tablename, ', ' ORDER BY t.tablename),
+		   'Publish other tables, or with a list of columns those alone that an auditor may read.'
+	  FROM pg_publication_tables t
+	 WHERE t.schemaname = '@extschema@'
+	   AND EXISTS (SELECT FROM pg_attribute a
+					WHERE a.attrelid = format('@extschema@.%I', t.tablename)::regclass AND a.attname = ANY (t.attnames)
+					  AND NOT EXISTS (SELECT FROM @extschema@.privileges() p
+									   WHERE p.kind = 'auditor' AND p.object = '@extschema@.' || t.tablename
+										 AND coalesce(p.column_name, a.attname) = a.attname))
+	 GROUP BY t.pubname
+	UNION ALL
+	SELECT 'public_schema', 'warning', 'schema ' || quote_ident(n.nspname),
+		   'everybody may create objects in it, and so lie in wait for functions without a search_path of their own',
+		   format('REVOKE CREATE ON SCHEMA %I FROM PUBLIC;', n.nspname)
+	  FROM pg_namespace n
+	 WHERE n.nspname !~ '^pg_' AND n.nspname <> '@extschema@'
+	   AND EXISTS (SELECT FROM aclexplode(n.nspacl) a WHERE a.grantee = 0 AND a.privilege_type = 'CREATE')
+$$;
+COMMENT ON FUNCTION @extschema@.lint_objects() IS 'The rules of lint() over the objects of stripe_lifecycle, and over what others hang on them. For the owner';
+
+-- pg_hba.conf as it is now, be it loaded or not.  Only who may see it at all:
+-- with an owner who is no superuser this rule is silent.
+CREATE FUNCTION @extschema@.lint_access(
+	OUT rule text, OUT severity text, OUT object text, OUT finding text, OUT fix text)
+	RETURNS SETOF record
+	LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED ROWS 2
+	SET search_path = pg_catalog, pg_temp
+	AS $$
+BEGIN
+	IF NOT has_table_privilege('pg_hba_file_rules', 'SELECT')
+		OR NOT has_function_privilege('pg_hba_file_rules()', 'EXECUTE')
+	THEN
+		RETURN;
+	END IF;
+	RETURN QUERY
+	WITH lines AS (
+		SELECT h.*, format('pg_hba.conf, line %s', h.line_number) AS place,
+			   h.type <> 'local' AND h.address <> 'localhost' AND h.address !~ '^(127\.|::1(/|$))' AS remote
+		  FROM pg_hba_file_rules h
+		 WHERE h.error IS NOT NULL
+			OR h.database && ARRAY['all', 'sameuser', 'samerole', 'samegroup', 'replication', current_database()::text]
+			OR EXISTS (SELECT FROM unnest(h.database) d WHERE d ~ '^[/@]'))
+	SELECT 'trust', CASE WHEN l.remote THEN 'critical' ELSE 'warning' END, l.place,
+		   CASE WHEN l.remote THEN 'whoever reaches the server may be any role, without a password'
+				ELSE 'whoever is on the machine may be any role, without a password' END,
+		   CASE l.type WHEN 'local' THEN 'Use peer.' ELSE 'Use scram-sha-256.' END
+	  FROM lines l WHERE l.auth_method = 'trust'
+	UNION ALL
+	SELECT 'password', 'warning', l.place, 'passwords are sent as they are', 'Use scram-sha-256.'
+	  FROM lines l WHERE l.auth_method = 'password' AND l.remote AND l.type <> 'hostssl'
+	UNION ALL
+	SELECT 'hba_error', 'warning', l.place, 'the line is not as it should be: ' || l.error, 'Mend it, reload.'
+	  FROM lines l WHERE l.error IS NOT NULL
+	UNION ALL
+	SELECT 'ssl', 'critical', 'ssl', 'clients on other machines connect without encryption', 'Set it to on, and use hostssl in pg_hba.conf.'
+	 WHERE current_setting('ssl') = 'off'
+	   AND EXISTS (SELECT FROM unnest(string_to_array(current_setting('listen_addresses'), ',')) a
+					WHERE btrim(a) !~ '^(localhost|127\..*|::1|)$')
+	   AND EXISTS (SELECT FROM lines l WHERE l.remote AND l.auth_method <> 'reject');
+END
+$$;
+COMMENT ON FUNCTION @extschema@.lint_access() IS 'The rules of lint() over who may connect, and how. For the owner';
+
+CREATE FUNCTION @extschema@.lint(
+	OUT rule text, OUT severity text, OUT object text, OUT finding text, OUT fix text)
+	RETURNS SETOF record
+	LANGUAGE sql VOLATILE PARALLEL UNSAFE SECURITY DEFINER ROWS 10
+	SET search_path = pg_catalog, pg_temp
+	AS $$
+	SELECT l.rule, l.severity, l.object, l.finding, l.fix
+	  FROM (SELECT * FROM @extschema@.lint_settings()
+			UNION ALL SELECT * FROM @extschema@.lint_secrets()
+			UNION ALL SELECT * FROM @extschema@.lint_roles()
+			UNION ALL SELECT * FROM @extschema@.lint_objects()
+			UNION ALL SELECT * FROM @extschema@.lint_access()) l
+	 ORDER BY array_position(ARRAY['critical', 'warning', 'notice'], l.severity), l.rule, l.object, l.finding
+$$;
+COMMENT ON FUNCTION @extschema@.lint() IS
+'What in this server endangers secrets, money or evidence: one row per finding, critical, warning or notice, with what was found in which object, and the fix';
 
 --
 -- The worker's role.  The worker is connected as the bootstrap superuser, like
