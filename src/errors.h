@@ -53,6 +53,10 @@
 #define SL_ERRCODE_UNKNOWN_EVENT			SL_SQLSTATE('0', '4', '3')
 #define SL_ERRCODE_EVENT_DECIDED			SL_SQLSTATE('0', '4', '4')
 
+/* HTTP */
+#define SL_ERRCODE_TOO_MANY_REQUESTS		SL_SQLSTATE('0', '5', '0')
+#define SL_ERRCODE_WRONG_MODE				SL_SQLSTATE('0', '5', '1')
+
 /* library and schema */
 #define SL_ERRCODE_SCHEMA_MISMATCH			SL_SQLSTATE('0', '3', '0')
 

@@ -27,6 +27,7 @@
 #include "utils/rel.h"
 #include "utils/uuid.h"
 
+#include "changes.h"
 #include "compat.h"
 #include "errors.h"
 #include "store.h"
@@ -407,6 +408,16 @@ deform(Relation rel, SlTableId table, HeapTuple tuple, SlRow *row)
 		row->values[i] = heap_getattr(tuple, i + 1, desc, &row->nulls[i]);
 }
 
+/* Those who wait for news of the payment hear of it once this is committed. */
+static void
+note_change(const GuardedRow *g)
+{
+	if (g->table == SL_PAYMENTS)
+		sl_changes_note(DatumGetUUIDP(g->new.values[PAY_ID]));
+	else if (g->table == SL_REQUESTS)
+		sl_changes_note(DatumGetUUIDP(g->new.values[REQ_PAYMENT_ID]));
+}
+
 /*
  * SQL: guard(), trigger.  Errors: classes SL001 to SL006.
  */
@@ -432,12 +443,14 @@ sl_guard(PG_FUNCTION_ARGS)
 		deform(g.rel, g.table, trigdata->tg_trigtuple, &g.new);
 		memset(g.old.nulls, true, sizeof(g.old.nulls));
 		guard_insert(&g);
+		note_change(&g);
 	}
 	else
 	{
 		deform(g.rel, g.table, trigdata->tg_trigtuple, &g.old);
 		deform(g.rel, g.table, trigdata->tg_newtuple, &g.new);
 		guard_update(&g);
+		note_change(&g);
 	}
 
 	return PointerGetDatum(NULL);

@@ -546,9 +546,20 @@ sl_api_key(const char **why)
 	return api_key;
 }
 
+/* Its prefix says so. */
+static SlKeyMode
+mode_of_key(void)
+{
+	if (strncmp(api_key + 3, "test_", 5) == 0)
+		return SL_KEY_TEST;
+	if (strncmp(api_key + 3, "live_", 5) == 0)
+		return SL_KEY_LIVE;
+	return SL_KEY_MODE_UNKNOWN;
+}
+
 /*
- * The same for the API key.  Returns which mode the key is of; its prefix
- * says so, and nothing else of it leaves this function.
+ * The same for the API key.  Returns which mode the key is of, and nothing
+ * else of it leaves this function.
  */
 SlKeyMode
 sl_api_key_problem(char **problem)
@@ -567,10 +578,30 @@ sl_api_key_problem(char **problem)
 	if (!ok)
 		*problem = pstrdup(problem_text(&complaint, NULL,
 										"stripe_lifecycle.api_key_file"));
-	else if (strncmp(api_key + 3, "test_", 5) == 0)
-		mode = SL_KEY_TEST;
-	else if (strncmp(api_key + 3, "live_", 5) == 0)
-		mode = SL_KEY_LIVE;
+	else
+		mode = mode_of_key();
 	sl_api_key_forget();
+	return mode;
+}
+
+/*
+ * Which mode the API key is of, for sessions that have no use for the key
+ * itself: it is read once per reload and wiped, and only its mode is kept.
+ */
+SlKeyMode
+sl_api_key_mode(void)
+{
+	static SlKeyMode mode;
+	static Origin origin;
+
+	if (!is_current(&origin, sl_api_key_file))
+	{
+		char	   *problem;
+
+		mode = sl_api_key_problem(&problem);
+		if (problem != NULL)
+			pfree(problem);
+		set_origin(&origin, sl_api_key_file);
+	}
 	return mode;
 }

@@ -35,5 +35,6 @@ extern int	sl_webhook_secrets_problem(char **problem);
 extern const char *sl_api_key(const char **why);
 extern void sl_api_key_forget(void);
 extern SlKeyMode sl_api_key_problem(char **problem);
+extern SlKeyMode sl_api_key_mode(void);
 
 #endif							/* SL_SECRETS_H */
