@@ -143,6 +143,6 @@ sl_http_too_many_requests(int64 retry_after)
 	e.sqlerrcode = SL_ERRCODE_TOO_MANY_REQUESTS;
 	e.message = "too many requests";
 	e.hint = "Wait for as long as the header Retry-After says.";
-	raise_as(&e, sl_http_status("SL050"), retry_after);
+	raise_as(&e, sl_http_status("SL060"), retry_after);
 	pg_unreachable();
 }

@@ -65,7 +65,7 @@ static const struct
 	[SL_REFUSED_TOO_LARGE] = {413, "SL024", "the body is too large"},
 	[SL_REFUSED_BAD_BODY] = {400, "SL025", "the body is not a JSON object"},
 	[SL_REFUSED_BAD_EVENT] = {400, "SL026", "the body is not a Stripe snapshot event"},
-	[SL_REFUSED_WRONG_MODE] = {400, "SL051", "the event is of the other mode, live or test, than this endpoint"}
+	[SL_REFUSED_WRONG_MODE] = {400, "SL061", "the event is of the other mode, live or test, than this endpoint"}
 };
 
 /* ---------- webhook ---------- */
@@ -85,7 +85,7 @@ limited_answer(int64 wait_ms)
 
 	header.value = psprintf(INT64_FORMAT, (wait_ms + 999) / 1000);
 	sl_response_add_headers(&header, 1);
-	return error_answer(429, "SL050", "too many webhooks without a good signature");
+	return error_answer(429, "SL060", "too many webhooks without a good signature");
 }
 
 /*

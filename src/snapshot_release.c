@@ -18,8 +18,8 @@
  *
  * - The transaction is READ COMMITTED: every statement has its own snapshot.
  * - The portal that runs has an executor, and the function was called by that
- *	 very executor, from its FROM clause: no function stands in between, whose
- *	 variables or queries might depend on the snapshot.
+ *	 very executor: no other function stands in between, whose variables or
+ *	 queries might depend on the snapshot.
  * - Its plan reads no relation (relationOids is empty; the relations of views
  *	 and of inlined functions would be there), so that the executor has nothing
  *	 to read, and has read nothing.
@@ -46,6 +46,7 @@
 #include "access/xact.h"
 #include "executor/execdesc.h"
 #include "nodes/execnodes.h"
+#include "nodes/nodeFuncs.h"
 #include "nodes/plannodes.h"
 #include "tcop/pquery.h"
 #include "utils/portal.h"
@@ -55,14 +56,31 @@
 #include "compat.h"
 #include "snapshot_release.h"
 
-/* Was the function called by this executor, from its FROM clause? */
+/* expression_tree_walker: is this very node in a tree? */
 static bool
-called_from(FunctionCallInfo fcinfo, const EState *estate)
+contains_node(Node *tree, void *node)
+{
+	if (tree == NULL)
+		return false;
+	return tree == node || expression_tree_walker(tree, contains_node, node);
+}
+
+/*
+ * Was the function called by this executor itself?  From a FROM clause, it
+ * gets the executor's context; in a list of results, its call is part of the
+ * plan.
+ */
+static bool
+called_from(FunctionCallInfo fcinfo, const QueryDesc *q)
 {
 	const ReturnSetInfo *rsinfo = (const ReturnSetInfo *) fcinfo->resultinfo;
 
-	return rsinfo != NULL && IsA(rsinfo, ReturnSetInfo) &&
-		rsinfo->econtext != NULL && rsinfo->econtext->ecxt_estate == estate;
+	if (rsinfo != NULL)
+		return IsA(rsinfo, ReturnSetInfo) && rsinfo->econtext != NULL &&
+			rsinfo->econtext->ecxt_estate == q->estate;
+	return fcinfo->flinfo->fn_expr != NULL &&
+		contains_node((Node *) q->plannedstmt->planTree->targetlist,
+					  fcinfo->flinfo->fn_expr);
 }
 
 /* Does the plan do nothing but call this function, and built-in ones? */
@@ -95,7 +113,7 @@ is_safe(FunctionCallInfo fcinfo)
 		ActivePortal->portalSnapshot == NULL &&
 		ActivePortal->holdSnapshot == NULL &&
 		!IsolationUsesXactSnapshot() &&
-		called_from(fcinfo, q->estate) &&
+		called_from(fcinfo, q) &&
 		q->estate->es_snapshot == q->snapshot &&
 		ActiveSnapshotSet() && GetActiveSnapshot() == q->snapshot &&
 		q->snapshot->regd_count == 2 && q->snapshot->active_count == 1 &&
