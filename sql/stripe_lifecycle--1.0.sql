@@ -298,6 +298,10 @@ CREATE TABLE @extschema@.api_attempts (
 	PRIMARY KEY (request_id, attempt)
 ) WITH (fillfactor = 80);
 
+-- A worker completes what its predecessor had under way when it died.
+CREATE INDEX api_attempts_open ON @extschema@.api_attempts (request_id)
+	WHERE finished_at IS NULL;
+
 COMMENT ON TABLE @extschema@.api_attempts IS
 'Every HTTP call, written before its first byte leaves and completed with its answer';
 COMMENT ON COLUMN @extschema@.api_attempts.request_id IS 'the row of api_requests';
@@ -384,6 +388,12 @@ CREATE TABLE @extschema@.reconcile_state (
 	last_error       jsonb,
 	gap_from         timestamptz,
 	gap_to           timestamptz,
+	run_failures     integer NOT NULL DEFAULT 0,
+	failing          integer NOT NULL DEFAULT 0,
+	failing_since    timestamptz,
+	failing_error    jsonb,
+	retry_from       timestamptz,
+	retry_at         timestamptz,
 	PRIMARY KEY (account)
 ) WITH (fillfactor = 50);
 
@@ -397,7 +407,7 @@ COMMENT ON COLUMN @extschema@.reconcile_state.run_started_at IS 'when the run un
 COMMENT ON COLUMN @extschema@.reconcile_state.run_gte IS 'the oldest time it reads';
 COMMENT ON COLUMN @extschema@.reconcile_state.run_after IS 'the last event it has read: Stripe lists the newest first';
 COMMENT ON COLUMN @extschema@.reconcile_state.run_newest IS 'Stripe''s clock when it began: the next cursor';
-COMMENT ON COLUMN @extschema@.reconcile_state.run_failed IS 'time of the oldest event of ours that could not be taken in: the next cursor, so that it is read again';
+COMMENT ON COLUMN @extschema@.reconcile_state.run_failed IS 'time of the oldest event of ours that it could not take in';
 COMMENT ON COLUMN @extschema@.reconcile_state.run_pages IS 'pages read by the run under way, or by the latest';
 COMMENT ON COLUMN @extschema@.reconcile_state.in_flight IS 'a page is being fetched; due_at is the end of its lease';
 COMMENT ON COLUMN @extschema@.reconcile_state.due_at IS 'when the next page or run is due, unless that is a matter of the interval';
@@ -407,6 +417,12 @@ COMMENT ON COLUMN @extschema@.reconcile_state.last_finished_at IS 'when the late
 COMMENT ON COLUMN @extschema@.reconcile_state.last_error IS 'what went wrong in the run under way, or in the latest';
 COMMENT ON COLUMN @extschema@.reconcile_state.gap_from IS 'events from here to gap_to were gone from Stripe, which keeps them for 30 days, before they could be read. Stays until its owner sets both to NULL';
 COMMENT ON COLUMN @extschema@.reconcile_state.gap_to IS 'the end of that gap';
+COMMENT ON COLUMN @extschema@.reconcile_state.run_failures IS 'how many events of ours it could not take in';
+COMMENT ON COLUMN @extschema@.reconcile_state.failing IS 'how many events of ours are at Stripe and could not be taken in';
+COMMENT ON COLUMN @extschema@.reconcile_state.failing_since IS 'since when there are any';
+COMMENT ON COLUMN @extschema@.reconcile_state.failing_error IS 'id and SQLSTATE of one of them';
+COMMENT ON COLUMN @extschema@.reconcile_state.retry_from IS 'time of the oldest of them; proven_until stays before it';
+COMMENT ON COLUMN @extschema@.reconcile_state.retry_at IS 'when a run is to begin there and try them again. Its owner may set it to now()';
 
 CREATE TABLE @extschema@.operator_actions (
 	id         bigint GENERATED ALWAYS AS IDENTITY,
@@ -1145,7 +1161,8 @@ BEGIN
 	check_name := 'reconciliation'; hint := NULL; status := 'ok';
 	SELECT s.setting::bigint INTO n FROM pg_settings s WHERE s.name = 'stripe_lifecycle.reconcile_interval';
 	SELECT max(clock_timestamp() - coalesce(r.proven_until, r.since)) AS lag,
-		   min(r.gap_from) AS gap_from, max(r.gap_to) AS gap_to, max(r.failures) AS failures
+		   min(r.gap_from) AS gap_from, max(r.gap_to) AS gap_to,
+		   sum(r.failing) AS failing, min(r.failing_since) AS failing_since, min(r.retry_at) AS retry_at
 	  INTO facts FROM @extschema@.reconcile_state r;
 	IF facts.gap_from IS NOT NULL THEN
 		status := 'critical';
@@ -1161,6 +1178,12 @@ BEGIN
 		IF facts.lag > make_interval(secs => 3 * n) + interval '5 min' THEN
 			status := CASE WHEN facts.lag > interval '1 day' THEN 'critical' ELSE 'warning' END;
 			hint := 'See last_error of reconcile_state, and the checks worker, api_key and paused. Stripe keeps events for 30 days.';
+		END IF;
+		IF facts.failing > 0 THEN
+			status := CASE WHEN clock_timestamp() - facts.failing_since > interval '1 day' THEN 'critical' ELSE 'warning' END;
+			detail := format('%s events could not be taken in, since %s; tried again at %s', facts.failing,
+							 date_trunc('second', facts.failing_since), date_trunc('second', facts.retry_at));
+			hint := 'failing_error of reconcile_state names one of them and the error. Mend that; to try again at once, set retry_at there to now().';
 		END IF;
 	END IF;
 	RETURN NEXT;

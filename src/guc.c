@@ -403,7 +403,7 @@ define_worker_settings(void)
 							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
 	DefineCustomIntVariable("stripe_lifecycle.max_requests_per_second",
 							"Most calls per second to each Stripe account, of all databases together.",
-							"0 sets no limit. Stripe allows 25 in a sandbox and 100 in live mode.",
+							"0 sets no limit until Stripe says that it is too much. Stripe allows 25 in a sandbox and 100 in live mode.",
 							&sl_max_requests_per_second, 20, 0, 10000,
 							PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomStringVariable("stripe_lifecycle.databases",

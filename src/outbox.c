@@ -85,12 +85,7 @@ static SlQuery claim_due = {
 	"  WHERE p.id = r.payment_id) AS payment_intent_id),"
 	" noted AS ("
 	" INSERT INTO stripe_lifecycle.api_attempts (request_id, attempt, started_at)"
-	" SELECT id, attempts, $2 FROM claimed),"
-	" lost AS ("
-	" UPDATE stripe_lifecycle.api_attempts a"
-	" SET finished_at = $2, result = 'lost'"
-	" FROM claimed c WHERE a.request_id = c.id AND a.attempt = c.attempts - 1"
-	" AND a.finished_at IS NULL)"
+	" SELECT id, attempts, $2 FROM claimed)"
 	" SELECT * FROM claimed ORDER BY id",
 	.args = {
 		SL_TYPE_INT4, SL_TYPE_TIMESTAMPTZ, SL_TYPE_TIMESTAMPTZ, SL_TYPE_TEXT
@@ -106,12 +101,35 @@ static SlQuery set_aside = {
 		SL_TYPE_TIMESTAMPTZ
 	},
 };
+
+/* Whoever made these calls did not live to see their end ... */
 static SlQuery recover = {
-	.sql = "UPDATE stripe_lifecycle.api_requests SET next_attempt_at = $1"
-	" WHERE id IN (SELECT r.id FROM stripe_lifecycle.api_requests r"
-	"  WHERE r.status = 'in_flight' AND r.next_attempt_at > $1"
+	.sql = "UPDATE stripe_lifecycle.api_requests SET"
+	" next_attempt_at = CASE WHEN status = 'in_flight'"
+	"  THEN least(next_attempt_at, $1) ELSE next_attempt_at END,"
+	" lookup_at = CASE WHEN status = 'unknown'"
+	"  THEN least(lookup_at, $1) ELSE lookup_at END,"
+	" watch_at = CASE WHEN watch_at IS NOT NULL THEN least(watch_at, $1) END"
+	" WHERE id IN (SELECT r.id FROM stripe_lifecycle.api_attempts a"
+	"  JOIN stripe_lifecycle.api_requests r"
+	"  ON r.id = a.request_id AND r.attempts = a.attempt"
+	"  WHERE a.finished_at IS NULL FOR UPDATE OF r SKIP LOCKED)",
+	.args = {SL_TYPE_TIMESTAMPTZ},
+};
+
+/* ... and neither will anybody else. */
+static SlQuery close_lost = {
+	.sql = "UPDATE stripe_lifecycle.api_attempts SET finished_at = $1, result = 'lost'"
+	" WHERE (request_id, attempt) IN (SELECT a.request_id, a.attempt"
+	"  FROM stripe_lifecycle.api_attempts a WHERE a.finished_at IS NULL"
 	"  FOR UPDATE SKIP LOCKED)",
 	.args = {SL_TYPE_TIMESTAMPTZ},
+};
+static SlQuery close_attempt = {
+	.sql = "UPDATE stripe_lifecycle.api_attempts"
+	" SET finished_at = $3, result = 'unknown', error = $4"
+	" WHERE request_id = $1 AND attempt = $2 AND finished_at IS NULL",
+	.args = {SL_TYPE_INT8, SL_TYPE_INT4, SL_TYPE_TIMESTAMPTZ, SL_TYPE_TEXT},
 };
 
 /* From one account to the next in the index, without reading what is between. */
@@ -317,6 +335,21 @@ sl_outbox_claim(const char *account, int limit, int lease_ms, MemoryContext cxt)
 }
 
 /*
+ * Complete the record of an HTTP call whose answer could not be stored, or
+ * that could not be sent.
+ */
+void
+sl_close_attempt(int64 request_id, int attempt, const char *sqlstate,
+				 const char *message)
+{
+	Datum		args[4] = {Int64GetDatum(request_id), Int32GetDatum(attempt),
+		TimestampTzGetDatum(GetCurrentTimestamp()),
+	CStringGetTextDatum(psprintf("SQLSTATE %s: %s", sqlstate, message))};
+
+	(void) sl_run(&close_attempt, args, NULL, 0);
+}
+
+/*
  * Settling a request failed: put it aside with its error, so that the others
  * go on.  Called in a fresh transaction.  It is "unknown": Stripe may well
  * have done it.
@@ -332,19 +365,22 @@ sl_outbox_set_aside(int64 request_id, int attempt, const char *sqlstate,
 	TimestampTzGetDatum(TimestampTzPlusMilliseconds(now, SL_LOOKUP_PAUSE_MS))};
 
 	(void) sl_run(&set_aside, args, NULL, 0);
+	sl_close_attempt(request_id, attempt, sqlstate, message);
 }
 
 /*
  * When a worker starts, no other one serves this database: whatever is in
- * flight was claimed by one that died.  Make it due; returns how many.  Rows
- * that somebody has locked keep their lease.
+ * flight was claimed by one that died.  Make it due, and complete the records
+ * of all calls that were under way, look-ups included.  Rows that somebody has
+ * locked keep their lease.
  */
-int
+void
 sl_outbox_recover(void)
 {
 	Datum		now = TimestampTzGetDatum(GetCurrentTimestamp());
 
-	return sl_run(&recover, &now, NULL, 0);
+	(void) sl_run(&recover, &now, NULL, 0);
+	(void) sl_run(&close_lost, &now, NULL, 0);
 }
 
 /* When the next request of an account is due; DT_NOEND if none is. */

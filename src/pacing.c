@@ -82,12 +82,6 @@ monotonic_us(void)
 	return (int64) INSTR_TIME_GET_MICROSEC(now);
 }
 
-static bool
-is_capped(void)
-{
-	return shared != NULL && sl_max_requests_per_second > 0;
-}
-
 uint64
 sl_pacing_id(const char *api_key, const char *account)
 {
@@ -139,7 +133,7 @@ sl_pacing_take(uint64 id, int wanted)
 	int64		now = monotonic_us();
 	int			n;
 
-	if (!is_capped())
+	if (shared == NULL)
 		return wanted;
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
 	n = sl_bucket_take(bucket_locked(id, now), sl_max_requests_per_second, now,
@@ -153,7 +147,7 @@ sl_pacing_give_back(uint64 id, int n)
 {
 	int64		now = monotonic_us();
 
-	if (n == 0 || !is_capped())
+	if (n == 0 || shared == NULL)
 		return;
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
 	sl_bucket_give_back(bucket_locked(id, now), n);
@@ -166,7 +160,7 @@ sl_pacing_delay_ms(uint64 id)
 	int64		now = monotonic_us();
 	int64		wait;
 
-	if (!is_capped())
+	if (shared == NULL)
 		return 0;
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
 	wait = sl_bucket_wait(bucket_locked(id, now), sl_max_requests_per_second, now);
@@ -195,23 +189,9 @@ sl_pacing_throttled(uint64 id)
 {
 	int64		now = monotonic_us();
 
-	if (!is_capped())
+	if (shared == NULL)
 		return;
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
 	sl_bucket_slow_down(bucket_locked(id, now), sl_max_requests_per_second, now);
 	LWLockRelease(shared->lock);
-}
-
-double
-sl_pacing_rate(uint64 id)
-{
-	int64		now = monotonic_us();
-	int64		rate;
-
-	if (!is_capped())
-		return 0;
-	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
-	rate = sl_bucket_rate(bucket_locked(id, now), sl_max_requests_per_second, now);
-	LWLockRelease(shared->lock);
-	return rate / 1000.0;
 }

@@ -29,7 +29,4 @@ extern int64 sl_pacing_delay_ms(uint64 id);
 /* Stripe said that this account has had too many requests. */
 extern void sl_pacing_throttled(uint64 id);
 
-/* Requests per second that this account gets at present; 0: no limit. */
-extern double sl_pacing_rate(uint64 id);
-
 #endif							/* SL_PACING_H */
