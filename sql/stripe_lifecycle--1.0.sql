@@ -98,8 +98,10 @@ CREATE TABLE @extschema@.payments (
 	created_at          timestamptz NOT NULL DEFAULT pg_catalog.now(),
 	updated_at          timestamptz NOT NULL DEFAULT pg_catalog.now(),
 	finished_at         timestamptz,
+	owner               text,
 	PRIMARY KEY (id),
-	CONSTRAINT payments_idempotency_key_key UNIQUE (idempotency_key),
+	-- the key first: it tells payments apart, be there owners or not
+	CONSTRAINT payments_idempotency_key_key UNIQUE NULLS NOT DISTINCT (idempotency_key, owner),
 	CONSTRAINT payments_payment_intent_id_key UNIQUE (payment_intent_id)
 ) WITH (fillfactor = 70);
 
@@ -112,7 +114,7 @@ CREATE INDEX payments_open ON @extschema@.payments (created_at)
 COMMENT ON TABLE @extschema@.payments IS
 'One row a payment. Written by the functions of stripe_lifecycle only: the state moves by verified events of Stripe and by nothing else';
 COMMENT ON COLUMN @extschema@.payments.id IS 'UUID version 7, made by create_payment()';
-COMMENT ON COLUMN @extschema@.payments.idempotency_key IS 'the caller''s key: one key, one payment';
+COMMENT ON COLUMN @extschema@.payments.idempotency_key IS 'the caller''s key: one key of one owner, one payment';
 COMMENT ON COLUMN @extschema@.payments.state IS 'see legal_transitions()';
 COMMENT ON COLUMN @extschema@.payments.amount IS 'in the smallest unit of the currency, as Stripe counts it';
 COMMENT ON COLUMN @extschema@.payments.currency IS 'ISO 4217 code in lower case';
@@ -141,6 +143,7 @@ COMMENT ON COLUMN @extschema@.payments.transitions IS 'number of rows this payme
 COMMENT ON COLUMN @extschema@.payments.created_at IS 'when create_payment() ran';
 COMMENT ON COLUMN @extschema@.payments.updated_at IS 'when this row last changed';
 COMMENT ON COLUMN @extschema@.payments.finished_at IS 'when the payment reached succeeded or failed';
+COMMENT ON COLUMN @extschema@.payments.owner IS 'the customer whose web request created it: the claim that stripe_lifecycle.owner_claim named; other requests do not see it. NULL: nobody''s';
 
 CREATE TABLE @extschema@.payment_transitions (
 	payment_id    uuid NOT NULL,
@@ -1231,7 +1234,7 @@ CREATE FUNCTION @extschema@.privileges(
 	('TYPE', 'request_status', 'USAGE', '{application,worker}', NULL),
 
 	('FUNCTION', 'create_payment(bigint, text, text, text, text, text, text, text, text, jsonb, jsonb)', 'EXECUTE', '{application}', NULL),
-	('FUNCTION', 'payment_status(uuid, interval, timestamptz)', 'EXECUTE', '{web,application}', NULL),
+	('FUNCTION', 'payment_status(uuid, interval, timestamp with time zone)', 'EXECUTE', '{web,application}', NULL),
 	('FUNCTION', 'confirm_payment(uuid, jsonb)', 'EXECUTE', '{application}', NULL),
 	('FUNCTION', 'cancel_payment(uuid, text)', 'EXECUTE', '{application}', NULL),
 	('FUNCTION', 'ingest_webhook(text, text)', 'EXECUTE', '{application}', NULL),

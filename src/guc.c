@@ -25,6 +25,7 @@ char	   *sl_api_base;
 char	   *sl_api_key_file;
 char	   *sl_webhook_secret_file;
 char	   *sl_api_version;
+char	   *sl_owner_claim;
 int			sl_decline_policy;
 int			sl_webhook_tolerance;
 int			sl_webhook_max_size;
@@ -369,6 +370,16 @@ define_webhook_settings(void)
 }
 
 static void
+define_web_settings(void)
+{
+	DefineCustomStringVariable("stripe_lifecycle.owner_claim",
+							   "Claim of a web request's token that owns the payments it creates.",
+							   "Requests then see their own payments only.  If it is empty, payments have no owners.",
+							   &sl_owner_claim, "",
+							   PGC_SIGHUP, 0, NULL, NULL, NULL);
+}
+
+static void
 define_worker_settings(void)
 {
 	DefineCustomIntVariable("stripe_lifecycle.max_in_flight",
@@ -443,6 +454,7 @@ sl_guc_define(void)
 {
 	define_stripe_settings();
 	define_webhook_settings();
+	define_web_settings();
 	define_worker_settings();
 	define_reconcile_settings();
 	define_http_settings();

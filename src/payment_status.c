@@ -31,6 +31,7 @@
 #include "guc.h"
 #include "http_errors.h"
 #include "http_request.h"
+#include "owner.h"
 #include "payment_status.h"
 #include "snapshot_release.h"
 #include "store.h"
@@ -84,6 +85,23 @@ sl_unknown_payment(void)
 	pg_unreachable();
 }
 
+/* To those who may not see it, a payment is one that does not exist. */
+static bool
+is_visible(const pg_uuid_t *id)
+{
+	SlCaller	caller;
+
+	sl_caller_read(&caller);
+	return sl_caller_may_see(&caller, id);
+}
+
+void
+sl_require_visible(const pg_uuid_t *id)
+{
+	if (!is_visible(id))
+		sl_unknown_payment();
+}
+
 static int64
 wait_in_ms(const Interval *wait)
 {
@@ -104,7 +122,7 @@ read_mark(const pg_uuid_t *id, Mark *mark)
 	bool		isnull;
 
 	memset(mark, 0, sizeof(*mark));
-	if (sl_run(&mark_of_payment, &arg, NULL, 1) == 0)
+	if (!is_visible(id) || sl_run(&mark_of_payment, &arg, NULL, 1) == 0)
 		return;
 	tuple = SPI_tuptable->vals[0];
 	desc = SPI_tuptable->tupdesc;
@@ -206,6 +224,7 @@ look(const pg_uuid_t *id, TupleDesc result)
 	HeapTuple	tuple;
 
 	SPI_connect();
+	sl_require_visible(id);
 	if (sl_run(&status_of_payment, &arg, NULL, 1) == 0)
 		sl_unknown_payment();
 	heap_deform_tuple(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, values, nulls);

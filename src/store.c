@@ -77,7 +77,11 @@ static const SlColumn payment_columns[PAY_NCOLS] = {
 	{"created_at", SL_TYPE_TIMESTAMPTZ, true},
 	{"updated_at", SL_TYPE_TIMESTAMPTZ, false},
 	{"finished_at", SL_TYPE_TIMESTAMPTZ, false},
+	{"owner", SL_TYPE_TEXT, true},
 };
+
+StaticAssertDecl(PAY_NCOLS <= SL_MAX_COLUMNS && EVT_NCOLS <= SL_MAX_COLUMNS &&
+				 REQ_NCOLS <= SL_MAX_COLUMNS, "SL_MAX_COLUMNS is too small");
 
 static const SlColumn transition_columns[TRA_NCOLS] = {
 	{"payment_id", SL_TYPE_UUID, true},

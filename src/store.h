@@ -40,7 +40,7 @@ typedef enum SlPaymentColumn
 	PAY_CANCELLATION_REASON, PAY_DECLINE_COUNT, PAY_LAST_ERROR,
 	PAY_LAST_ERROR_AT, PAY_LAST_EVENT_ID, PAY_LAST_EVENT_CREATED,
 	PAY_LAST_EVENT_RANK, PAY_TRANSITIONS, PAY_CREATED_AT, PAY_UPDATED_AT,
-	PAY_FINISHED_AT,
+	PAY_FINISHED_AT, PAY_OWNER,
 	PAY_NCOLS
 } SlPaymentColumn;
 
@@ -77,7 +77,7 @@ typedef enum SlActionColumn
 	ACT_NCOLS
 } SlActionColumn;
 
-#define SL_MAX_COLUMNS 32
+#define SL_MAX_COLUMNS 40
 
 /* Labels of event_outcome and request_status, in the order of the enums. */
 typedef enum SlEventOutcome

@@ -134,5 +134,42 @@ is($node->safe_psql('postgres', q{
 		  AND CASE p.kind WHEN 'worker' THEN 'stripe_lifecycle_worker' ELSE 'tap_' || p.kind END = r.rolname)}),
 	'', 'all of the list was granted');
 
+#
+# Customers behind a gateway: whose payment it is not does not even wait for whoever is at work on it
+#
+
+$node->append_conf('postgresql.conf', "stripe_lifecycle.owner_claim = 'sub'");
+$node->reload;
+ok($node->poll_query_until('postgres', q{SELECT current_setting('stripe_lifecycle.owner_claim') = 'sub'}),
+	'payments have owners');
+
+# As PostgREST calls a function: returns what it says, or the SQLSTATE.
+sub request
+{
+	my ($customer, $call) = @_;
+	my ($status, $out, $err) = $node->psql('postgres', qq{
+		\\set VERBOSITY sqlstate
+		BEGIN;
+		SET LOCAL lock_timeout = '500ms';
+		SET LOCAL ROLE tap_application;
+		SELECT set_config('request.jwt.claims', '{"sub": "$customer"}', true) \\g /dev/null
+		SELECT stripe_lifecycle.$call;
+		COMMIT;} =~ s/\\\\/\\/gr);
+
+	return $err =~ /ERROR:\s+(\w{5})/ ? $1 : $out;
+}
+
+my $payment = request('alice', "create_payment(2000, 'usd', 'order')");
+like($payment, qr/^[0-9a-f-]{36}$/, 'a customer creates a payment');
+my $other = $node->background_psql('postgres');
+$other->query_safe("BEGIN; SELECT FROM stripe_lifecycle.payments WHERE id = '$payment' FOR UPDATE");
+is(request('bob', "$_('$payment')"), 'SL017', "while it is locked, to others it is unknown to $_()")
+  foreach qw(payment_status confirm_payment cancel_payment);
+is(request('alice', "cancel_payment('$payment')"), '55P03', 'while its owner has to wait');
+$other->query_safe('ROLLBACK');
+$other->quit;
+like(request('alice', "cancel_payment('$payment')"), qr/^\d+$/, 'and then does not');
+is(request('bob', "cancel_payment('$payment')"), 'SL017', 'others never do');
+
 $node->stop;
 done_testing();

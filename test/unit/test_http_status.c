@@ -29,6 +29,7 @@ test_table(void)
 		{"SL018", 409, false},
 		{"SL019", 422, false},
 		{"SL020", 503, true},
+		{"SL050", 401, false},
 		{"SL060", 429, false},
 		{"25006", 503, true},	/* a standby */
 		{"40001", 503, true},
