@@ -18,7 +18,8 @@ CONFIG is a file as PostgREST reads it. Known: db-uri, db-schemas, db-anon-role,
 db-extra-search-path, db-pool, db-pool-acquisition-timeout, db-hoisted-tx-settings, db-tx-end, jwt-secret,
 server-host, server-port (0: any). What a test needs beyond that is in the answers' headers: Sim-Attempts
 says how often the transaction was run, because PostgREST up to 14 repeats one that fails with class 40
-without end; this gives up after 20.
+without end; this gives up after 20. POST /_sim/reconnect closes the pool's connections, so that the next
+request is served by one that knows the server's latest configuration.
 
 Not here: filters, embedding, OpenAPI, anything but GET and POST.
 """
@@ -307,6 +308,14 @@ class PostgREST:
         finally:
             self.pool.put(conn)
 
+    def reconnect(self):
+        n = self.pool.qsize()
+        for conn in [self.pool.get() for _ in range(n)]:
+            if conn is not None:
+                conn.close()
+            self.pool.put(None)
+        return n
+
     def transaction(self, conn, request, role, settings, routine, query, params, read_only):
         level = {**settings, **(routine.settings if routine else {})}.get("default_transaction_isolation", "read committed")
         hoisted = {k: v for k, v in (routine.settings if routine else {}).items() if k in self.hoisted}
@@ -486,6 +495,9 @@ def make_handler(server):
         def handle_any(self):
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             url = urlsplit(self.path)
+            if self.path == "/_sim/reconnect":
+                self.write(200, None, [], str(server.reconnect()).encode())
+                return
             headers, cookies = {}, {}
             try:
                 for name, value in self.headers.items():
