@@ -276,7 +276,7 @@ class PostgREST:
                 signature = hmac.new(secret.encode(), f"{head}.{middle}".encode(), hashlib.sha256).digest()
                 sent, claims = (base64.urlsafe_b64decode(x + "==") for x in (tail, middle))
                 claims = json.loads(claims)
-                if not hmac.compare_digest(signature, sent) or claims.get("exp", time.time()) < time.time():
+                if not hmac.compare_digest(signature, sent) or claims.get("exp", float("inf")) < time.time():
                     raise ValueError
             except (ValueError, AttributeError):
                 raise Refused(401, "PGRST301", "JWT invalid",

@@ -23,13 +23,10 @@ my $MARK = 'CONFIDENTIAL';
 my $stripe = StripeLifecycle::StandIn->new(seed => 25);
 my $server = StripeLifecycle->new(
 	'main', $stripe,
-	conf => StripeLifecycle::PostgREST::settings('rate_limit_\w+', 'client_address_header') . q{
+	conf => StripeLifecycle::PostgREST::settings(qw(client_address_header rate_limit_address rate_limit_role rate_limit_webhook)) . q{
 stripe_lifecycle.worker_linger = 60s
 stripe_lifecycle.webhook_lock_timeout = 300ms
 stripe_lifecycle.webhook_statement_timeout = 1500ms
-stripe_lifecycle.rate_limit_address = 0
-stripe_lifecycle.rate_limit_role = 0
-stripe_lifecycle.rate_limit_webhook = 0
 wal_level = replica
 max_wal_senders = 4
 });

@@ -59,19 +59,20 @@ sub block
 	return $block;
 }
 
-=item StripeLifecycle::PostgREST::settings(but)
+=item StripeLifecycle::PostgREST::settings(name, ...)
 
-The block postgresql.conf, without the settings of the list: a cluster of the
-tests has its own values for these.
+The block postgresql.conf, without these settings of stripe_lifecycle and
+without those that every cluster of the tests has already.
 
 =cut
 
 sub settings
 {
-	my @but = ('shared_preload_libraries', map { "stripe_lifecycle.$_" } qw(api_key_file webhook_secret_file), @_);
-	my $but = join '|', map { quotemeta } @but;
+	my $but = join '|', qw(api_key_file webhook_secret_file), @_;
 
-	return join "\n", grep { !/^(?:$but)\s*=/ } split /\n/, block('postgresql.conf');
+	return join "\n",
+	  grep { !/^(?:shared_preload_libraries|stripe_lifecycle\.(?:$but))\s*=/ }
+	  split /\n/, block('postgresql.conf');
 }
 
 =item StripeLifecycle::PostgREST::set_up(server)
