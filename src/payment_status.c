@@ -22,6 +22,7 @@
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
+#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 
@@ -136,6 +137,8 @@ read_mark(const pg_uuid_t *id, Mark *mark)
 /*
  * Look, and leave no trace: the end of the subtransaction lets go of the
  * tables' locks, which would otherwise be kept until the transaction ends.
+ * With a snapshot of our own, for there may be none: SPI would then give one
+ * to the portal, and keep it.
  */
 static void
 glance(const pg_uuid_t *id, Mark *mark)
@@ -144,9 +147,11 @@ glance(const pg_uuid_t *id, Mark *mark)
 	ResourceOwner owner = CurrentResourceOwner;
 
 	BeginInternalSubTransaction(NULL);
+	PushActiveSnapshot(GetTransactionSnapshot());
 	SPI_connect();
 	read_mark(id, mark);
 	SPI_finish();
+	PopActiveSnapshot();
 	RollbackAndReleaseCurrentSubTransaction();
 	MemoryContextSwitchTo(cxt);
 	CurrentResourceOwner = owner;
