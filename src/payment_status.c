@@ -207,12 +207,15 @@ wait_for_change(FunctionCallInfo fcinfo, const pg_uuid_t *id,
 	PG_END_TRY();
 }
 
-/* How long to wait at most: the statement has to end in time, too. */
+/*
+ * How long to wait at most.  Whoever asks by HTTP has not chosen the statement
+ * timeout, and should get an answer and not an error before it is over.
+ */
 static int64
 time_to_wait(FunctionCallInfo fcinfo)
 {
 	int64		ms = PG_ARGISNULL(1) ? 0 : wait_in_ms(PG_GETARG_INTERVAL_P(1));
-	int			left = sl_statement_time_left();
+	int			left = sl_request_present() ? sl_statement_time_left() : -1;
 
 	if (IsolationUsesXactSnapshot())
 		return 0;				/* it would never see anything new */

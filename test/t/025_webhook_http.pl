@@ -433,6 +433,13 @@ foreach my $headers ("''", "'no json'", "'[]'", "'{\"stripe-signature\": 7}'", "
 }
 like($server->value('SELECT stripe_lifecycle.webhook(NULL)'), qr/SL025/, 'no body at all');
 is($server->value('SHOW lock_timeout'), '0', 'the limits end with the call');
+foreach my $allowed ('0', '20s')
+{
+	like($server->value("SET statement_timeout = '$allowed'; SELECT stripe_lifecycle.webhook('{}'), pg_sleep(1.7)"), qr/SL023/,
+		"which does not cut its statement short, of a timeout $allowed");
+}
+is($server->error("SET statement_timeout = '300ms'; SELECT stripe_lifecycle.webhook('{}'), pg_sleep(10)")->{sqlstate}, '57014', 'nor lengthen it');
+$server->sql('RESET statement_timeout');
 
 # A standby
 $server->node->append_conf('pg_hba.conf', 'local replication all trust');
