@@ -105,6 +105,19 @@ raise_as(const ErrorData *e, const SlHttpStatus *status, int64 retry_after)
 			 errhidecontext(true)));
 }
 
+/*
+ * NULL: PostgREST's own.  GET is read-only by its nature, and whoever sends it
+ * should not be told to try again (PostgREST answers 405).
+ */
+static const SlHttpStatus *
+status_for(const ErrorData *e)
+{
+	if (e->sqlerrcode == ERRCODE_READ_ONLY_SQL_TRANSACTION &&
+		!sl_request_method_is("POST"))
+		return NULL;
+	return sl_http_status(unpack_sql_state(e->sqlerrcode));
+}
+
 Datum
 sl_http_call(PGFunction body, FunctionCallInfo fcinfo, const char *name)
 {
@@ -125,7 +138,7 @@ sl_http_call(PGFunction body, FunctionCallInfo fcinfo, const char *name)
 
 		MemoryContextSwitchTo(cxt);
 		e = CopyErrorData();
-		status = sl_http_status(unpack_sql_state(e->sqlerrcode));
+		status = status_for(e);
 		if (status == NULL)
 			PG_RE_THROW();
 		FlushErrorState();

@@ -250,7 +250,7 @@ Datum
 sl_pre_request(PG_FUNCTION_ARGS)
 {
 	sl_response_add_headers(security_headers, lengthof(security_headers));
-	if (sl_limits_are_not_kept())
+	if (sl_limiter_lacks_memory())
 		warn_without_limits();
 	else if (!(sl_request_method_is("POST") && sl_request_path_is(sl_webhook_path)))
 		count_request();

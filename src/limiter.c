@@ -104,7 +104,7 @@ rate_of_limit(SlLimit limit, SlRate *rate)
 }
 
 bool
-sl_limits_are_not_kept(void)
+sl_limiter_lacks_memory(void)
 {
 	SlRate		rate;
 	int			limit;

@@ -20,8 +20,8 @@ typedef enum SlLimit
 /* from _PG_init */
 extern void sl_limiter_init(void);
 
-/* Is any limit set that only a preloaded library can keep? */
-extern bool sl_limits_are_not_kept(void);
+/* Is any limit set, and no memory there to count in? */
+extern bool sl_limiter_lacks_memory(void);
 
 /*
  * Count a request of 'who', any bytes.  Returns 0 if it may go on, else the

@@ -50,6 +50,18 @@ sl_limits_begin(SlWorkLimits *limits, int lock_ms, int statement_ms)
 	}
 }
 
+/* The statement's clock as it was. */
+static void
+give_clock_back(SlWorkLimits *limits)
+{
+	if (!limits->armed)
+		return;
+	limits->armed = false;
+	disable_timeout(STATEMENT_TIMEOUT, false);
+	if (limits->statement_end != 0)
+		enable_timeout_at(STATEMENT_TIMEOUT, limits->statement_end);
+}
+
 /*
  * The alarm may go off at any moment until it is disabled.  What it leaves is
  * an interrupt that says so; if nobody took that here, it would end whatever
@@ -63,19 +75,15 @@ sl_limits_end(SlWorkLimits *limits)
 		disable_timeout(STATEMENT_TIMEOUT, true);
 		CHECK_FOR_INTERRUPTS();
 	}
-	sl_limits_abandon(limits);
+	give_clock_back(limits);
+	AtEOXact_GUC(true, limits->guc_level);
 }
 
+/* Settings are restored by whatever rolls back: the clock is not. */
 void
 sl_limits_abandon(SlWorkLimits *limits)
 {
-	AtEOXact_GUC(true, limits->guc_level);
-	if (!limits->armed)
-		return;
-	limits->armed = false;
-	disable_timeout(STATEMENT_TIMEOUT, false);
-	if (limits->statement_end != 0)
-		enable_timeout_at(STATEMENT_TIMEOUT, limits->statement_end);
+	give_clock_back(limits);
 }
 
 int

@@ -73,6 +73,7 @@ SELECT t.raised('/rpc/create_payment', 'POST', $$SELECT stripe_lifecycle.create_
 SELECT t.raised('/rpc/cancel_payment', 'POST', $$SELECT stripe_lifecycle.cancel_payment(NULL)$$);
 SELECT t.raised('/rpc/payment_status', 'GET', $$SELECT stripe_lifecycle.payment_status(NULL)$$);
 BEGIN READ ONLY;
+SELECT t.raised('/rpc/confirm_payment', 'POST', format('SELECT stripe_lifecycle.confirm_payment(%L)', :'one'));
 SELECT t.raised('/rpc/confirm_payment', 'GET', format('SELECT stripe_lifecycle.confirm_payment(%L)', :'one'));
 COMMIT;
 -- an error of others is theirs

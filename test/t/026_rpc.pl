@@ -157,7 +157,7 @@ is($rest->rpc('no_such_function', {}, @shop)->{status}, 404, 'no such function')
 # Not now: 503, and PostgREST repeats nothing by itself
 #
 
-fails($rest->get('/rpc/create_payment?amount=1&currency=eur&idempotency_key=get', @shop), 503, '25006', 'GET is read-only');
+is($rest->get('/rpc/create_payment?amount=1&currency=eur&idempotency_key=get', @shop)->{status}, 405, 'GET is read-only');
 $server->sql(q{
 	CREATE FUNCTION public.fails() RETURNS trigger LANGUAGE plpgsql AS $$
 		DECLARE code text := current_setting('tap.code');
