@@ -277,6 +277,14 @@ my $began = time;
 result($waiter);
 cmp_ok(time - $began, '<', 5, 'COMMIT PREPARED does');
 
+# So does news of a call to Stripe alone.
+$waiter = start("SELECT request_status FROM $status");
+asleep($waiter);
+$began = time;
+$server->sql("UPDATE stripe_lifecycle.api_requests SET status = 'unknown' WHERE payment_id = '$id'");
+is(result($waiter), 'unknown', "a request's new status is news");
+cmp_ok(time - $began, '<', 5, 'at once');
+
 # An idle wait asks nothing. What a session has scanned is counted once it has gone.
 sub scans
 {
