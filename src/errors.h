@@ -83,5 +83,6 @@
 
 extern void sl_hide_statement(void *arg);
 extern bool sl_error_passes(int sqlerrcode);
+extern bool sl_error_is_of_row(int sqlerrcode);
 
 #endif							/* SL_ERRORS_H */
