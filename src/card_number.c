@@ -14,6 +14,7 @@
 #include "card_number.h"
 
 #include <stdint.h>
+#include <string.h>
 
 /* E.164: a telephone number has no more digits than these. */
 #define MAX_PHONE_DIGITS 15
@@ -85,6 +86,13 @@ static const struct
 	{979200, 979299, L(16)},	/* Troy */
 	{986000, 986099, L(16)}		/* Humo */
 };
+
+/* No number of any network begins with another digit. */
+static bool
+may_begin(int digit)
+{
+	return digit >= 2 && digit != 7;
+}
 
 static bool
 is_issued(const Number *number)
@@ -252,26 +260,60 @@ skip_separators(const SlText *text, size_t p)
 	}
 }
 
+static bool
+is_ascii_word(int c)
+{
+	return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') ||
+		(c >= 'A' && c <= 'Z') || c == '_';
+}
+
+/*
+ * Skips what cannot begin a digit, eight bytes at a time: most of most texts.
+ * A byte is of interest if it is a digit, a backslash or not ASCII.
+ */
+static size_t
+skip_plain(const SlText *text, size_t p)
+{
+	const uint64_t ones = UINT64_C(0x0101010101010101);
+	const uint64_t high = ones * 0x80;
+
+	if (text->hex)
+		return p;
+	while (text->len - p >= 8)
+	{
+		uint64_t	x;
+		uint64_t	no_digit;
+		uint64_t	no_backslash;
+
+		/* neither addition carries into the next byte, if x is ASCII */
+		memcpy(&x, text->bytes + p, 8);
+		no_digit = (x ^ ones * '0') + ones * (0x80 - 10);
+		no_backslash = (x ^ ones * '\\') + ones * 0x7F;
+		if ((no_digit & no_backslash & ~x & high) != high)
+			break;
+		p += 8;
+	}
+	return p;
+}
+
 /* The first word at or after p that begins with a digit; p is within no word. */
 static size_t
 next_number(const SlText *text, size_t p)
 {
 	while (p < text->len)
 	{
-		Char		c = char_at(text, p);
+		size_t		plain = skip_plain(text, p);
+		Char		c = char_at(text, plain);
 
-		if (c.kind == DIGIT)
-			break;
-		p = c.kind == WORD ? skip_word(text, p) : p + c.len;
+		/* in the middle of a word? */
+		if (plain > p && is_ascii_word(sl_text_byte(text, plain - 1)))
+			p = skip_word(text, plain);
+		else if (c.kind == DIGIT)
+			return plain;
+		else
+			p = c.kind == WORD ? skip_word(text, plain) : plain + c.len;
 	}
 	return p;
-}
-
-static bool
-is_ascii_word(int c)
-{
-	return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') ||
-		(c >= 'A' && c <= 'Z') || c == '_';
 }
 
 /* Is there a UUID from p on, and no more than that? */
@@ -301,6 +343,9 @@ is_in_uuid(const SlText *text, size_t p)
 	static const size_t part[] = {0, 9, 14, 19, 24};
 	size_t		i;
 
+	if (sl_text_byte(text, p + 8) != '-' &&
+		(p == 0 || sl_text_byte(text, p - 1) != '-'))
+		return false;
 	for (i = 0; i < sizeof(part) / sizeof(part[0]); i++)
 		if (p >= part[i] && is_uuid(text, p - part[i]))
 			return true;
@@ -341,6 +386,8 @@ match_at(const SlText *text, size_t p, int min_digits)
 	size_t		longest = 0;
 	size_t		end;
 
+	if (!may_begin(char_at(text, p).value))
+		return 0;
 	while (!is_in_uuid(text, p) && read_group(text, p, &number, &end))
 	{
 		if (number.n >= min_digits && is_issued(&number) && passes_luhn(&number))

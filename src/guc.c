@@ -40,6 +40,7 @@ bool		sl_pause_on_move;
 char	   *sl_databases;
 int			sl_reconcile_interval;
 int			sl_watch_after;
+bool		sl_log_redaction;
 
 static const struct config_enum_entry decline_policies[] = {
 	{"final", SL_DECLINE_FINAL, false},
@@ -303,6 +304,17 @@ define_reconcile_settings(void)
 							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
 }
 
+static void
+define_privacy_settings(void)
+{
+	/* like the settings that say what is logged: a superuser's, per session too */
+	DefineCustomBoolVariable("stripe_lifecycle.log_redaction",
+							 "Mask card numbers, Stripe's keys and secrets in the server's log.",
+							 "It also masks what the client is told, if that is logged as well.",
+							 &sl_log_redaction, true,
+							 PGC_SUSET, 0, NULL, NULL, NULL);
+}
+
 /*
  * Define all settings; called once, from _PG_init.  Those that size shared
  * memory exist only where the library is preloaded: defining a
@@ -315,6 +327,7 @@ sl_guc_define(void)
 	define_webhook_settings();
 	define_worker_settings();
 	define_reconcile_settings();
+	define_privacy_settings();
 
 	if (process_shared_preload_libraries_in_progress)
 		DefineCustomIntVariable("stripe_lifecycle.max_databases",

@@ -33,6 +33,7 @@ extern bool sl_pause_on_move;
 extern char *sl_databases;		/* a list; "": all */
 extern int	sl_reconcile_interval;	/* seconds; 0: off */
 extern int	sl_watch_after; /* seconds */
+extern bool sl_log_redaction;
 
 extern void sl_guc_define(void);
 extern bool sl_database_is_served(const char *name);

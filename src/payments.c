@@ -33,6 +33,7 @@
 #include "outbox.h"
 #include "payment_args.h"
 #include "payment_id.h"
+#include "privacy.h"
 #include "store.h"
 #include "wake.h"
 
@@ -333,7 +334,7 @@ sl_confirm_payment(PG_FUNCTION_ARGS)
 
 /*
  * SQL: cancel_payment(payment_id uuid, cancellation_reason text) returns
- * bigint.  Errors: SL017, SL018, SL015.
+ * bigint.  Errors: SL017, SL018, SL015, SL019.
  */
 Datum
 sl_cancel_payment(PG_FUNCTION_ARGS)
@@ -351,6 +352,7 @@ sl_cancel_payment(PG_FUNCTION_ARGS)
 	{
 		char	   *given = text_to_cstring(PG_GETARG_TEXT_PP(1));
 
+		sl_refuse_card_text("argument", "cancellation_reason", PG_GETARG_TEXT_PP(1));
 		for (i = 0; i < (int) lengthof(reasons); i++)
 			if (strcmp(given, reasons[i]) == 0)
 				reason = reasons[i];
