@@ -291,7 +291,7 @@ redact_tail(Redaction *r, size_t p)
 	/* not the digits at the beginning of some word */
 	if (is_word(sl_text_byte(t, end)))
 		end = start_of(t, end, is_digit);
-	redact_part(r, p, end, is_digit(sl_text_byte(t, p)) ? SHOWN_LAST : SHOWN_FIRST);
+	redact_part(r, p, end, sl_text_byte(t, p) == ' ' ? SHOWN_FIRST : SHOWN_LAST);
 
 	end = end_of(t, p, is_word);
 	if (end >= p + MIN_KEY && has_digit(t, p, end))
