@@ -234,13 +234,23 @@ char_at(const SlText *text, size_t p)
 	return result;
 }
 
+static inline bool
+is_ascii_word(int c)
+{
+	return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') ||
+		(c >= 'A' && c <= 'Z') || c == '_';
+}
+
 static size_t
 skip_word(const SlText *text, size_t p)
 {
 	for (;;)
 	{
-		Char		c = char_at(text, p);
+		Char		c;
 
+		while (is_ascii_word(sl_text_byte(text, p)))
+			p++;
+		c = char_at(text, p);
 		if (c.kind != WORD && c.kind != DIGIT)
 			return p;
 		p += c.len;
@@ -258,13 +268,6 @@ skip_separators(const SlText *text, size_t p)
 			return p;
 		p += c.len;
 	}
-}
-
-static bool
-is_ascii_word(int c)
-{
-	return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') ||
-		(c >= 'A' && c <= 'Z') || c == '_';
 }
 
 /*

@@ -234,11 +234,15 @@ redact_secrets(Redaction *r)
 
 	while ((u = find(&r->text, u, '_')) < r->text.len)
 	{
-		size_t		end = redact_key(r, u);
+		int			before = u > 0 ? sl_text_byte(&r->text, u - 1) : -1;
+		size_t		end = 0;
 
-		if (end == 0)
+		/* most underscores are in names of other things */
+		if (before == 'k')
+			end = redact_key(r, u);
+		else if (before == 'c')
 			end = redact_signing_secret(r, u);
-		if (end == 0)
+		if (end == 0 && sl_text_byte(&r->text, u + 1) == 's')
 			end = redact_client_secret(r, u);
 		u = end > 0 ? end : u + 1;
 	}
