@@ -6,7 +6,7 @@
  * Contexts: whatever decides which events are believed or where money goes
  * is PGC_SIGHUP, so that it comes from the server's configuration and not
  * from a session, a role or a database (whose settings anybody may read in
- * pg_db_role_setting).  No setting holds a secret; two name files that do.
+ * pg_db_role_setting).  No setting holds a secret; some name files that do.
  *
  *-------------------------------------------------------------------------
  */
@@ -41,6 +41,8 @@ bool		sl_pause_on_move;
 char	   *sl_databases;
 int			sl_reconcile_interval;
 int			sl_watch_after;
+char	   *sl_checkpoint_key_file;
+int			sl_checkpoint_interval;
 
 static const struct config_enum_entry decline_policies[] = {
 	{"final", SL_DECLINE_FINAL, false},
@@ -314,6 +316,21 @@ define_reconcile_settings(void)
 							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
 }
 
+static void
+define_checkpoint_settings(void)
+{
+	DefineCustomStringVariable("stripe_lifecycle.checkpoint_key_file",
+							   "File that holds the private key which signs checkpoints of the audit trail.",
+							   "PEM, Ed25519; public keys that were used before may follow. Ownership and mode as for stripe_lifecycle.api_key_file. Empty: nothing is sealed.",
+							   &sl_checkpoint_key_file, "",
+							   PGC_SIGHUP, GUC_SUPERUSER_ONLY, NULL, NULL, NULL);
+	DefineCustomIntVariable("stripe_lifecycle.checkpoint_interval",
+							"How often new transitions of the audit trail are sealed.",
+							"0 never does.",
+							&sl_checkpoint_interval, 300, 0, 86400,
+							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
+}
+
 /*
  * Define all settings; called once, from _PG_init.  Those that size shared
  * memory exist only where the library is preloaded: defining a
@@ -327,6 +344,7 @@ sl_guc_define(void)
 	define_web_settings();
 	define_worker_settings();
 	define_reconcile_settings();
+	define_checkpoint_settings();
 
 	if (process_shared_preload_libraries_in_progress)
 		DefineCustomIntVariable("stripe_lifecycle.max_databases",

@@ -34,6 +34,8 @@ extern bool sl_pause_on_move;
 extern char *sl_databases;		/* a list; "": all */
 extern int	sl_reconcile_interval;	/* seconds; 0: off */
 extern int	sl_watch_after; /* seconds */
+extern char *sl_checkpoint_key_file;
+extern int	sl_checkpoint_interval; /* seconds; 0: off */
 
 extern void sl_guc_define(void);
 extern bool sl_database_is_served(const char *name);

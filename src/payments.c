@@ -25,6 +25,7 @@
 #include "utils/uuid.h"
 #include "utils/wait_event.h"
 
+#include "audit.h"
 #include "compat.h"
 #include "errors.h"
 #include "guc.h"
@@ -143,6 +144,7 @@ insert_payment(const SlPaymentArgs *args, const char *owner, pg_uuid_t *id)
 	static const SlCause cause = {"create_payment", NULL, NULL, 0, NULL};
 	TimestampTz now = GetCurrentTimestamp();
 	SlRow		row;
+	SlRow		transition;
 
 	memset(row.nulls, true, sizeof(row.nulls));
 	memset(row.values, 0, sizeof(row.values));
@@ -157,7 +159,8 @@ insert_payment(const SlPaymentArgs *args, const char *owner, pg_uuid_t *id)
 	SET(&row, PAY_UPDATED_AT, TimestampTzGetDatum(now));
 	if (owner != NULL)
 		SET(&row, PAY_OWNER, CStringGetTextDatum(owner));
-	if (!sl_insert_row(SL_PAYMENTS, &row, &cause))
+	sl_audit_record(&row, SL_STATE_NONE, &cause, &transition);
+	if (!sl_insert_row(SL_PAYMENTS, &row, &transition))
 		return false;
 
 	(void) sl_enqueue(&row, "create", CREATE_PATH, sl_create_body(args, id));
@@ -208,7 +211,7 @@ sl_create_payment(PG_FUNCTION_ARGS)
 	pg_uuid_t  *id = palloc(sizeof(pg_uuid_t));
 	pg_uuid_t  *made = sl_payment_id_new();
 
-	PreventCommandIfReadOnly("create_payment()");
+	sl_require_writable("create_payment()");
 	SL_PRIVATE_ARGUMENTS_BEGIN();
 	read_creator(&caller);
 	sl_args_read(fcinfo, &args);
@@ -367,7 +370,7 @@ sl_confirm_payment(PG_FUNCTION_ARGS)
 	char	   *body;
 	int64		id;
 
-	PreventCommandIfReadOnly("confirm_payment()");
+	sl_require_writable("confirm_payment()");
 	SL_PRIVATE_ARGUMENTS_BEGIN();
 	body = sl_params_body(PG_ARGISNULL(1) ? NULL : PG_GETARG_JSONB_P(1));
 	SPI_connect();
@@ -395,7 +398,7 @@ sl_cancel_payment(PG_FUNCTION_ARGS)
 	int64		id;
 	int			i;
 
-	PreventCommandIfReadOnly("cancel_payment()");
+	sl_require_writable("cancel_payment()");
 	if (!PG_ARGISNULL(1))
 	{
 		char	   *given = text_to_cstring(PG_GETARG_TEXT_PP(1));

@@ -1,7 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * secrets.c
- *	  Reads the API key and the webhook signing secrets from their files.
+ *	  Reads the API key, the webhook signing secrets and the key that signs
+ *	  checkpoints from their files.
  *
  * A secret is in no table, no setting and no SQL argument: those show up in
  * dumps, logs and pg_stat_activity.  It is in a file that an administrator
@@ -16,8 +17,9 @@
  * Nothing of a file's content is ever shown.  Errors name a line's number, and
  * the path goes to the server's log only, since the caller may be a web role.
  *
- * Webhook secrets are kept as keyed MAC contexts and not as text.  Buffers
- * are wiped as soon as they have been read.
+ * Webhook secrets are kept as keyed MAC contexts and not as text.  The key for
+ * checkpoints, which is needed once in minutes, is not kept at all.  Buffers are
+ * wiped as soon as they have been read.
  *
  *-------------------------------------------------------------------------
  */
@@ -65,6 +67,8 @@ typedef enum Problem
 	EMPTY,
 	MALFORMED_LINE,
 	TOO_MANY,
+	BAD_KEY,
+	NO_PRIVATE_KEY,
 	OUT_OF_MEMORY
 } Problem;
 
@@ -73,6 +77,7 @@ typedef struct Complaint
 	Problem		problem;
 	int			saved_errno;
 	int			line;
+	SlKeyResult key;			/* of BAD_KEY */
 } Complaint;
 
 /* A file's content while it is being read. */
@@ -278,6 +283,8 @@ flaw_text(Problem problem)
 			return "holds no secret";
 		case TOO_MANY:
 			return "holds too many secrets";
+		case NO_PRIVATE_KEY:
+			return "holds no private key to sign with";
 		default:
 			return "could not be used: out of memory";
 	}
@@ -311,6 +318,10 @@ problem_text(const Complaint *complaint, const char *path, const char *setting)
 		case MALFORMED_LINE:
 			snprintf(message, sizeof(message), "%s is malformed in line %d.",
 					 file, complaint->line);
+			break;
+		case BAD_KEY:
+			snprintf(message, sizeof(message), "%s %s.", file,
+					 sl_key_result_text(complaint->key));
 			break;
 		default:
 			snprintf(message, sizeof(message), "%s %s.", file,
@@ -587,6 +598,42 @@ sl_api_key_problem(char **problem)
 		mode = key_mode();
 	sl_api_key_forget();
 	return mode;
+}
+
+/* ---------- the key for checkpoints ---------- */
+
+/*
+ * The keys in the file named by stripe_lifecycle.checkpoint_key_file: a private
+ * one, and public ones that used to be in its place.  The caller frees the
+ * ring.  NULL if they can't be used: then *why is a sentence, which names the
+ * file if it is for the server's log.
+ */
+SlKeyRing *
+sl_checkpoint_keys(bool for_log, const char **why)
+{
+	const char *path = sl_checkpoint_key_file;
+	SlKeyRing  *ring = NULL;
+	Complaint	complaint;
+	FileText	buf;
+
+	if (read_file(path, &buf, &complaint))
+	{
+		ring = sl_keyring_new();
+		complaint.key = ring == NULL ? SL_KEY_CRYPTO :
+			sl_keyring_add(ring, buf.data, buf.len);
+		if (complaint.key != SL_KEY_OK)
+			complaint.problem = BAD_KEY;
+		else if (sl_keyring_signer(ring) == NULL)
+			complaint.problem = NO_PRIVATE_KEY;
+	}
+	explicit_bzero(&buf, sizeof(buf));
+	*why = "";
+	if (complaint.problem == FINE)
+		return ring;
+	sl_keyring_free(ring);
+	*why = problem_text(&complaint, for_log ? path : NULL,
+						"stripe_lifecycle.checkpoint_key_file");
+	return NULL;
 }
 
 /* ---------- what an operator may see ---------- */

@@ -1,10 +1,11 @@
 /*-------------------------------------------------------------------------
  *
  * secrets.h
- *	  The API key and the webhook signing secrets, read from files.
+ *	  The API key, the webhook signing secrets and the key that signs
+ *	  checkpoints, read from files.
  *
- * Everything handed out here is owned by secrets.c, lives in this process
- * only, and stays valid until the next call of the same function.
+ * Everything handed out here, but for key rings, is owned by secrets.c, lives in
+ * this process only, and stays valid until the next call of the same function.
  *
  *-------------------------------------------------------------------------
  */
@@ -13,6 +14,7 @@
 
 #include "datatype/timestamp.h"
 
+#include "checkpoint_key.h"
 #include "signature.h"
 
 #define SL_MAX_WEBHOOK_SECRETS 16
@@ -52,6 +54,7 @@ extern const char *sl_api_key(const char **why);
 extern void sl_api_key_forget(void);
 extern SlKeyMode sl_api_key_problem(char **problem);
 
+extern SlKeyRing *sl_checkpoint_keys(bool for_log, const char **why);
 extern int	sl_secrets_survey(SlSecretInfo *out);
 
 #endif							/* SL_SECRETS_H */
