@@ -635,6 +635,7 @@ COMMENT ON FUNCTION @extschema@.create_payment(bigint, text, text, text, text, t
 CREATE FUNCTION @extschema@.payment_status(
 	payment_id uuid,
 	wait interval DEFAULT '0',
+	known timestamptz DEFAULT NULL,
 	OUT id uuid,
 	OUT state @extschema@.payment_state,
 	OUT amount bigint,
@@ -652,8 +653,8 @@ CREATE FUNCTION @extschema@.payment_status(
 	LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER
 	SET search_path = pg_catalog, pg_temp
 	AS 'MODULE_PATHNAME', 'sl_payment_status';
-COMMENT ON FUNCTION @extschema@.payment_status(uuid, interval) IS
-'What a frontend polls: the payment as it stands, or, with wait, as soon as it changed or when that time is up. request_status is that of the latest call to Stripe';
+COMMENT ON FUNCTION @extschema@.payment_status(uuid, interval, timestamptz) IS
+'What a frontend polls: the payment as it stands, or, with wait, as soon as it changed or when that time is up; at once if it has ended, or if its updated_at is not the one given as known. request_status is that of the latest call to Stripe';
 
 CREATE FUNCTION @extschema@.confirm_payment(payment_id uuid, params jsonb DEFAULT NULL)
 	RETURNS bigint
@@ -708,6 +709,45 @@ CREATE FUNCTION @extschema@.verify_webhook_signature(
 	AS 'MODULE_PATHNAME', 'sl_verify_webhook_signature';
 COMMENT ON FUNCTION @extschema@.verify_webhook_signature(bytea, text, text, interval, timestamptz) IS
 'The same for a body held as bytes';
+
+--
+-- HTTP, through PostgREST; see docs/postgrest.md
+--
+
+-- One unnamed parameter of type json, and a name without overloads: only then
+-- does PostgREST hand over the raw body.  Not STRICT: NULL is no success.
+CREATE FUNCTION @extschema@.webhook(json) RETURNS json
+	LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER
+	SET search_path = pg_catalog, pg_temp
+	AS 'MODULE_PATHNAME', 'sl_webhook';
+COMMENT ON FUNCTION @extschema@.webhook(json) IS
+'Stripe''s webhook endpoint, as PostgREST calls it: the parameter is the raw body, the signature is in request.headers. Answers 200 to every verified event, 400 to what is no such thing, 413, 429; raises PT503 or PT500 if Stripe should deliver it again';
+
+CREATE FUNCTION @extschema@.pre_request() RETURNS void
+	LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'sl_pre_request';
+COMMENT ON FUNCTION @extschema@.pre_request() IS
+'PostgREST''s db-pre-request, or called from a site''s own: security headers for the answer, and limits to the requests of a client address and of a role (429). Stripe''s webhooks pass';
+
+CREATE FUNCTION @extschema@.recent_rejections(
+	OUT at timestamptz, OUT reason text, OUT sender inet,
+	OUT body_bytes bigint, OUT time_skew interval)
+	RETURNS SETOF record
+	LANGUAGE c VOLATILE PARALLEL RESTRICTED ROWS 100
+	AS 'MODULE_PATHNAME', 'sl_recent_rejections';
+COMMENT ON FUNCTION @extschema@.recent_rejections() IS
+'The latest webhooks that this database did not take in, from shared memory, the newest first: 256 are kept for the whole server. See view webhook_rejections';
+
+CREATE VIEW @extschema@.webhook_rejections WITH (security_barrier) AS
+SELECT at, reason, sender, body_bytes, time_skew
+  FROM @extschema@.recent_rejections();
+COMMENT ON VIEW @extschema@.webhook_rejections IS
+'The latest webhooks that this database did not take in; nothing of what was sent';
+COMMENT ON COLUMN @extschema@.webhook_rejections.at IS 'when';
+COMMENT ON COLUMN @extschema@.webhook_rejections.reason IS 'why, in the words of the refused_ columns of pg_stat_stripe_lifecycle';
+COMMENT ON COLUMN @extschema@.webhook_rejections.sender IS 'the client''s address, an IPv6 one as its network of 64 bits; NULL for a local connection. Behind PostgREST see stripe_lifecycle.client_address_header';
+COMMENT ON COLUMN @extschema@.webhook_rejections.body_bytes IS 'how long the body was';
+COMMENT ON COLUMN @extschema@.webhook_rejections.time_skew IS 'the time in the signature header minus the time it arrived; NULL if there was none';
 
 --
 -- What operators and auditors call
@@ -869,7 +909,8 @@ CREATE FUNCTION @extschema@.stats(
 	OUT refused_bad_signature bigint, OUT refused_stale bigint,
 	OUT refused_malformed bigint, OUT refused_too_large bigint,
 	OUT refused_bad_body bigint, OUT refused_bad_event bigint,
-	OUT refused_no_secret bigint,
+	OUT refused_no_secret bigint, OUT refused_wrong_mode bigint,
+	OUT refused_unavailable bigint, OUT refused_failed bigint,
 	OUT last_webhook timestamptz,
 	OUT worker_starts bigint, OUT worker_failures bigint)
 	RETURNS record
@@ -949,6 +990,9 @@ COMMENT ON COLUMN @extschema@.pg_stat_stripe_lifecycle.refused_too_large IS 'web
 COMMENT ON COLUMN @extschema@.pg_stat_stripe_lifecycle.refused_bad_body IS 'webhooks refused: signed, but no JSON object (SL025)';
 COMMENT ON COLUMN @extschema@.pg_stat_stripe_lifecycle.refused_bad_event IS 'webhooks refused: signed, but no event that can be read (SL026)';
 COMMENT ON COLUMN @extschema@.pg_stat_stripe_lifecycle.refused_no_secret IS 'webhooks refused for want of a secret (SL020)';
+COMMENT ON COLUMN @extschema@.pg_stat_stripe_lifecycle.refused_wrong_mode IS 'webhooks refused by webhook(): of the other mode, live or test (SL061)';
+COMMENT ON COLUMN @extschema@.pg_stat_stripe_lifecycle.refused_unavailable IS 'webhooks not taken in because the database could not do so at that moment: a lock, a timeout, a standby';
+COMMENT ON COLUMN @extschema@.pg_stat_stripe_lifecycle.refused_failed IS 'webhooks not taken in because of another error, such as one that a trigger raised';
 COMMENT ON COLUMN @extschema@.pg_stat_stripe_lifecycle.last_webhook IS 'when a webhook was last taken in';
 COMMENT ON COLUMN @extschema@.pg_stat_stripe_lifecycle.worker_starts IS 'workers that took up this database';
 COMMENT ON COLUMN @extschema@.pg_stat_stripe_lifecycle.worker_failures IS 'workers that ended otherwise than by having nothing to do';
@@ -1277,6 +1321,19 @@ BEGIN
 	END IF;
 	RETURN NEXT;
 
+	check_name := 'rate_limits'; hint := NULL; status := 'ok';
+	SELECT string_agg(format('%s %s/s', replace(x.name, 'stripe_lifecycle.rate_limit_', ''), x.setting), ', ' ORDER BY x.name) INTO detail
+	  FROM pg_settings x WHERE x.name IN ('stripe_lifecycle.rate_limit_address', 'stripe_lifecycle.rate_limit_role', 'stripe_lifecycle.rate_limit_webhook') AND x.setting::float8 > 0;
+	IF detail IS NULL THEN
+		detail := 'off';
+	ELSIF NOT here.preloaded THEN
+		status := 'warning'; detail := format('set (%s), but not in force: the library is not preloaded', detail);
+		hint := 'Add stripe_lifecycle to shared_preload_libraries and restart the server.';
+	ELSIF current_setting('stripe_lifecycle.client_address_header') = '' THEN
+		detail := format('%s; a client is whoever connects, which behind PostgREST is PostgREST', detail);
+	END IF;
+	RETURN NEXT;
+
 	check_name := 'reconciliation'; hint := NULL; status := 'ok';
 	SELECT s.setting::bigint INTO n FROM pg_settings s WHERE s.name = 'stripe_lifecycle.reconcile_interval';
 	SELECT max(clock_timestamp() - coalesce(r.proven_until, r.since)) AS lag,
@@ -1373,11 +1430,15 @@ CREATE FUNCTION @extschema@.privileges(
 	('TYPE', 'request_status', 'USAGE', '{application,worker}', NULL),
 
 	('FUNCTION', 'create_payment(bigint, text, text, text, text, text, text, text, text, jsonb, jsonb)', 'EXECUTE', '{application}', NULL),
-	('FUNCTION', 'payment_status(uuid, interval)', 'EXECUTE', '{web,application}', NULL),
+	('FUNCTION', 'payment_status(uuid, interval, timestamp with time zone)', 'EXECUTE', '{web,application}', NULL),
 	('FUNCTION', 'confirm_payment(uuid, jsonb)', 'EXECUTE', '{application}', NULL),
 	('FUNCTION', 'cancel_payment(uuid, text)', 'EXECUTE', '{application}', NULL),
 	('FUNCTION', 'ingest_webhook(text, text)', 'EXECUTE', '{application}', NULL),
 	('FUNCTION', 'ingest_webhook(bytea, text)', 'EXECUTE', '{application}', NULL),
+	('FUNCTION', 'webhook(json)', 'EXECUTE', '{web}', NULL),
+	-- PostgREST calls it as the role of the request, whichever that is
+	('FUNCTION', 'pre_request()', 'EXECUTE', '{web,application,auditor,operator}', NULL),
+	('FUNCTION', 'recent_rejections()', 'EXECUTE', '{auditor,operator}', NULL),
 	('FUNCTION', 'legal_transitions()', 'EXECUTE', '{application,auditor}', NULL),
 	('FUNCTION', 'verify_audit(uuid)', 'EXECUTE', '{auditor}', NULL),
 	('FUNCTION', 'verify_checkpoints(timestamptz, text)', 'EXECUTE', '{auditor}', NULL),
@@ -1426,6 +1487,7 @@ CREATE FUNCTION @extschema@.privileges(
 	('TABLE', 'dead_requests', 'SELECT', '{auditor,operator}', NULL),
 	('TABLE', 'stuck_payments', 'SELECT', '{auditor,operator}', NULL),
 	('TABLE', 'conflicts', 'SELECT', '{auditor,operator}', NULL),
+	('TABLE', 'webhook_rejections', 'SELECT', '{auditor,operator}', NULL),
 	('TABLE', 'pg_stat_stripe_lifecycle', 'SELECT', '{auditor,operator}', NULL)
 	  ) AS l (class, name, privilege, kinds, columns)
 	 CROSS JOIN LATERAL pg_catalog.unnest(l.kinds::text[]) AS k (kind)

@@ -31,6 +31,7 @@
 #include "utils/uuid.h"
 
 #include "audit.h"
+#include "changes.h"
 #include "compat.h"
 #include "errors.h"
 #include "replication.h"
@@ -412,6 +413,16 @@ check_protocol(FunctionCallInfo fcinfo)
 				 errmsg("function \"guard\" guards the tables of extension stripe_lifecycle only")));
 }
 
+/* Those who wait for news of the payment hear of it once this is committed. */
+static void
+note_change(const GuardedRow *g)
+{
+	if (g->table == SL_PAYMENTS)
+		sl_changes_note(DatumGetUUIDP(g->new.values[PAY_ID]));
+	else if (g->table == SL_REQUESTS)
+		sl_changes_note(DatumGetUUIDP(g->new.values[REQ_PAYMENT_ID]));
+}
+
 /*
  * SQL: guard(), trigger.  Errors: SL001 to SL007.
  */
@@ -442,12 +453,14 @@ sl_guard(PG_FUNCTION_ARGS)
 		sl_deform(g.rel, g.table, trigdata->tg_trigtuple, &g.new);
 		memset(g.old.nulls, true, sizeof(g.old.nulls));
 		guard_insert(&g);
+		note_change(&g);
 	}
 	else
 	{
 		sl_deform(g.rel, g.table, trigdata->tg_trigtuple, &g.old);
 		sl_deform(g.rel, g.table, trigdata->tg_newtuple, &g.new);
 		guard_update(&g);
+		note_change(&g);
 	}
 
 	return PointerGetDatum(NULL);

@@ -574,8 +574,8 @@ key_mode(void)
 }
 
 /*
- * The same for the API key.  Returns which mode the key is of; its prefix
- * says so, and nothing else of it leaves this function.
+ * The same for the API key.  Returns which mode the key is of, and nothing
+ * else of it leaves this function.
  */
 SlKeyMode
 sl_api_key_problem(char **problem)
@@ -782,4 +782,26 @@ sl_secrets_survey(SlSecretInfo *out)
 	int			n = survey_api_key(out);
 
 	return n + survey_webhook_secrets(out + n);
+}
+
+/*
+ * Which mode the API key is of, for sessions that have no use for the key
+ * itself: it is read once per reload and wiped, and only its mode is kept.
+ */
+SlKeyMode
+sl_api_key_mode(void)
+{
+	static SlKeyMode mode;
+	static Origin origin;
+
+	if (!is_current(&origin, sl_api_key_file))
+	{
+		char	   *problem;
+
+		mode = sl_api_key_problem(&problem);
+		if (problem != NULL)
+			pfree(problem);
+		set_origin(&origin, sl_api_key_file);
+	}
+	return mode;
 }

@@ -53,6 +53,7 @@ extern int	sl_webhook_secrets_problem(char **problem);
 extern const char *sl_api_key(const char **why);
 extern void sl_api_key_forget(void);
 extern SlKeyMode sl_api_key_problem(char **problem);
+extern SlKeyMode sl_api_key_mode(void);
 
 extern SlKeyRing *sl_checkpoint_keys(bool for_log, const char **why);
 extern int	sl_secrets_survey(SlSecretInfo *out);

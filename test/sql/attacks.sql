@@ -84,7 +84,7 @@ RESET ROLE;
 -- granted and not called here shows below.
 SELECT t.pay('attacked') AS id, t.pay('attacked too') AS other, t.pay('attacked, and canceled') AS ended \gset
 SELECT t.event('evt_new', 'payment_intent.succeeded', 2, 'pi_new', :'id') AS body, t.event('evt_text', 'payment_intent.processing', 3, 'pi_text', :'other') AS text_body,
-	   t.event('evt_bytes', 'payment_intent.payment_failed', 3, 'pi_bytes', :'id') AS bytes_body \gset
+	   t.event('evt_http', 'payment_intent.processing', 4, 'pi_http', :'other') AS http_body, t.event('evt_bytes', 'payment_intent.payment_failed', 3, 'pi_bytes', :'id') AS bytes_body \gset
 SELECT t.ingest(t.event('evt_conflict', 'payment_intent.succeeded', 2, 'pi_id', :'id', '{"amount": 1}')), t.ingest(t.event('evt_unmatched', 'payment_intent.succeeded', 2, 'pi_none')),
 	   t.ingest(t.event('evt_ended', 'payment_intent.canceled', 2, 'pi_ended', :'ended'));
 CREATE TABLE t.calls (n integer GENERATED ALWAYS AS IDENTITY, function text, statement text);
@@ -102,6 +102,10 @@ INSERT INTO t.calls (function, statement) VALUES
 	('ingest_webhook', format('SELECT stripe_lifecycle.ingest_webhook(%L::pg_catalog.text, %L)', :'text_body', t.header(:'text_body'::text))),
 	('ingest_webhook', format('SELECT stripe_lifecycle.ingest_webhook(%L::pg_catalog.bytea, %L)', convert_to(:'bytes_body', 'UTF8'), t.header(:'bytes_body'::text))),
 	('ingest_webhook', $$SELECT stripe_lifecycle.ingest_webhook('{}'::pg_catalog.text, 't=1,v1=0')$$),
+	('webhook', format('SELECT pg_catalog.set_config(''request.headers'', %L, true), stripe_lifecycle.webhook(%L)', json_build_object('stripe-signature', t.header(:'http_body'::text)), :'http_body')),
+	('webhook', $$SELECT pg_catalog.set_config('request.headers', '{"stripe-signature": "t=1,v1=0"}', true), stripe_lifecycle.webhook('{}')$$),
+	('pre_request', $$SELECT pg_catalog.set_config('response.headers', '[{"A": "b"}]', true), stripe_lifecycle.pre_request()$$),
+	('recent_rejections', 'SELECT * FROM stripe_lifecycle.recent_rejections()'),
 	('legal_transitions', 'SELECT * FROM stripe_lifecycle.legal_transitions()'),
 	('health', 'SELECT * FROM stripe_lifecycle.health()'),
 	('stats', 'SELECT * FROM stripe_lifecycle.stats()'),
