@@ -29,8 +29,6 @@
 StaticAssertDecl((int) TRA_HASH == (int) SL_AUDIT_NFIELDS,
 				 "the hash covers all columns before it");
 
-#define SET(row, col, datum) \
-	((row)->values[col] = (datum), (row)->nulls[col] = false)
 
 /* ---------- hashes ---------- */
 

@@ -46,6 +46,20 @@ sl_error_passes(int sqlerrcode)
 }
 
 /*
+ * Is it the row that is bad: data, a constraint, or what somebody's trigger
+ * thinks of it?  Others may well succeed where this one failed.
+ */
+bool
+sl_error_is_of_row(int sqlerrcode)
+{
+	int			category = ERRCODE_TO_CATEGORY(sqlerrcode);
+
+	return category == ERRCODE_DATA_EXCEPTION ||
+		category == ERRCODE_INTEGRITY_CONSTRAINT_VIOLATION ||
+		category == ERRCODE_PLPGSQL_ERROR;
+}
+
+/*
  * Refuse a function that writes on a standby server and in a read-only
  * transaction.
  */

@@ -42,7 +42,7 @@ typedef enum SlPaymentColumn
 	PAY_CANCELLATION_REASON, PAY_DECLINE_COUNT, PAY_LAST_ERROR,
 	PAY_LAST_ERROR_AT, PAY_LAST_EVENT_ID, PAY_LAST_EVENT_CREATED,
 	PAY_LAST_EVENT_RANK, PAY_TRANSITIONS, PAY_CREATED_AT, PAY_UPDATED_AT,
-	PAY_FINISHED_AT, PAY_AUDIT_HEAD,
+	PAY_FINISHED_AT, PAY_OWNER, PAY_AUDIT_HEAD,
 	PAY_NCOLS
 } SlPaymentColumn;
 
@@ -121,6 +121,12 @@ typedef struct SlRow
 	bool		nulls[SL_MAX_COLUMNS];
 } SlRow;
 
+/* Arguments are evaluated twice, except the value. */
+#define SET(row, col, datum) \
+	((row)->values[col] = (datum), (row)->nulls[col] = false)
+#define SET_NULL(row, col) \
+	((row)->values[col] = (Datum) 0, (row)->nulls[col] = true)
+
 /*
  * Leave to write one row, as the guard sees it.  It lives on the C stack of
  * the function that writes, only for as long as its statement runs.
@@ -192,6 +198,9 @@ extern int	sl_look(SlQuery *query, const Datum *values, const bool *nulls);
 extern Portal sl_open(SlQuery *query, const Datum *values, const bool *nulls,
 					  bool callers_snapshot);
 extern void sl_read_row(SlTableId table, uint64 n, SlRow *row);
+extern char *sl_text_column(HeapTuple tuple, TupleDesc desc, int attnum);
+extern TimestampTz sl_time_column(HeapTuple tuple, TupleDesc desc, int attnum,
+								  TimestampTz absent);
 extern bool sl_insert_row(SlTableId table, SlRow *row, const SlRow *transition);
 extern void sl_write_suppressed(SlTableId table);
 extern void sl_update_row(SlTableId table, const SlRow *row,

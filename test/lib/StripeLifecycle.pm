@@ -521,6 +521,16 @@ sub workers
 		WHERE backend_type = 'stripe_lifecycle worker' $where");
 }
 
+# What health() says of one check: its status and its detail.
+sub health
+{
+	my ($self, $check, $database) = @_;
+
+	return $self->value(
+		"SELECT status || ': ' || detail FROM stripe_lifecycle.health()
+		  WHERE check_name = '$check'", $database);
+}
+
 # The statement that hands in one webhook, its bytes as they are.
 sub ingest_sql
 {

@@ -122,6 +122,11 @@ like(
 		'SELECT moved_from, timeline FROM stripe_lifecycle.worker_state'),
 	qr/^host \S+, port \d+, timeline 1\|2$/,
 	'the move is on record');
+like(
+	$standby->safe_psql('postgres',
+		q{SELECT status || ': ' || detail FROM stripe_lifecycle.health() WHERE check_name = 'moved'}),
+	qr/^warning: moved from host \S+, port \d+, timeline 1 at /,
+	'health() warns');
 is( $standby->safe_psql('postgres',
 		'SELECT paused FROM stripe_lifecycle.worker_state'),
 	'f', 'but does not pause it');
