@@ -134,7 +134,7 @@ horizon_is_reached(SlSealing *s)
 bool
 sl_seal_waits(const SlSealing *s)
 {
-	return s->horizon != 0;
+	return s->horizon != 0 && sl_seal_is_on();
 }
 
 /* ---------- a checkpoint ---------- */
@@ -367,6 +367,7 @@ sl_seal(SlSealing *s, SlCheckpoint *sealed, TimestampTz *next)
 	}
 	if ((problem = key_problem()) != NULL)
 	{
+		forget_horizon(s);
 		*next = complain(s, SL_ERRCODE_SECRET, problem, KEY_HINT);
 		return false;
 	}
