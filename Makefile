@@ -6,6 +6,7 @@
 #                           that preloads the library; all the set-up by itself: script/test
 #   make unit               the rooms that hold no PostgreSQL code, under ASan and UBSan
 #   make fuzz               the parsers of foreign bytes, under libFuzzer, for a few seconds
+#   make model              the protocol, by trying every order of its steps (needs spin)
 #   make bench              says how to measure (bench/run)
 #   make dist               the source archive, as PGXN takes it
 #
@@ -66,13 +67,16 @@ src/exports.txt: $(SOURCES) $(PROJECT_HEADERS)
 	  sed -n 's/^\(extern *\)\{0,1\}PGDLLEXPORT .*[ *]\([A-Za-z0-9_]*\)(.*/\2/p' $(PROJECT_HEADERS) $(SOURCES); \
 	} | LC_ALL=C sort -u | awk '{ print $$1, NR }' > $@
 
-.PHONY: unit fuzz bench dist
+.PHONY: unit fuzz model bench dist
 
 unit:
 	$(MAKE) -C test/unit check
 
 fuzz:
 	$(MAKE) -C test/fuzz check
+
+model:
+	test/model/check
 
 bench:
 	@bench/run -h
@@ -87,3 +91,4 @@ clean: clean-own-tests
 clean-own-tests:
 	$(if $(wildcard test/unit/Makefile),$(MAKE) -C test/unit clean)
 	$(if $(wildcard test/fuzz/Makefile),$(MAKE) -C test/fuzz clean)
+	rm -rf test/model/build
