@@ -148,6 +148,7 @@ typedef struct Worker
 	bool		unserved;		/* stripe_lifecycle.databases leaves us out */
 	bool		noted;			/* we have left our name in worker_state */
 	bool		keyless;
+	bool		careful;		/* claim row by row: one of them may be bad */
 	bool		failed;			/* finish what is under way, then end */
 	TimestampTz next_due;
 	TimestampTz active_at;		/* last wake, claim or answer */
@@ -343,7 +344,7 @@ take_over(Worker *w)
 	begin_transaction("stripe_lifecycle: taking over requests in flight");
 	if (extension_locked(w))
 	{
-		(void) sl_outbox_recover();
+		sl_outbox_recover();
 		sl_probe_recover();
 	}
 	end_transaction(w);
@@ -504,7 +505,8 @@ send_request(Worker *w, Flight *f, const char *key)
 	SlHttpRequest request;
 	const char *error;
 
-	if (!sl_stripe_request(&call, sl_api_base, sl_api_version, &request))
+	if (f->call.is_orphan ||
+		!sl_stripe_request(&call, sl_api_base, sl_api_version, &request))
 	{
 		f->unsendable = true;
 		add_ended(w, f);
@@ -539,6 +541,23 @@ miss_key(Worker *w, const char *why)
 				 errhint("Put the key into the file named by \"stripe_lifecycle.api_key_file\" and reload the configuration.")));
 }
 
+/* Not more often than once a minute, unless it is this worker's last word. */
+static void
+complain_of_claim(Worker *w, int sqlerrcode, const char *consequence)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (!w->failed && !TimestampDifferenceExceeds(w->complained, now,
+												  SL_NO_CLAIM_WARNING_MS))
+		return;
+	w->complained = now;
+	ereport(WARNING,
+			(errcode(sqlerrcode),
+			 errmsg("stripe_lifecycle worker could not claim requests: SQLSTATE %s",
+					unpack_sql_state(sqlerrcode)),
+			 errdetail_internal("%s", consequence)));
+}
+
 /*
  * Looks at the queue: takes up to 'room' requests, in w->scratch, and learns
  * when to look again.
@@ -546,11 +565,12 @@ miss_key(Worker *w, const char *why)
 static List *
 look_at_queue(Worker *w, int room, const char *key)
 {
-	SlClaim		claim = {NIL, DT_NOEND, false};
-	SlClaim		probes = {NIL, DT_NOEND, false};
+	SlClaim		claim = {NIL, DT_NOEND, false, w->careful, 0};
+	SlClaim		probes = claim;
 	int			lease_ms = sl_request_timeout + SL_LEASE_MARGIN_MS;
 	bool		known = false;
 	bool		may_send;
+	int			passed_over;
 
 	begin_transaction("stripe_lifecycle: claiming requests");
 	may_send = extension_locked(w) && sl_may_send(&known);
@@ -569,6 +589,11 @@ look_at_queue(Worker *w, int room, const char *key)
 		sl_note_serving();
 	end_transaction(w);
 
+	passed_over = claim.passed_over != 0 ? claim.passed_over : probes.passed_over;
+	w->careful = passed_over != 0;
+	if (w->careful)
+		complain_of_claim(w, passed_over,
+						  "It can't even be set aside, so it is passed over; the others go on.");
 	w->noted |= claim.calls != NIL;
 	w->next_due = claim.next_due;
 	w->look = claim.more;
@@ -576,26 +601,25 @@ look_at_queue(Worker *w, int room, const char *key)
 }
 
 /*
- * An error here is no single row's.  If it will pass (somebody has the table
- * locked), so much the better.  Else no more is claimed; what is under way will
- * be settled, and after that this process ends.
+ * If it is one row that is bad, the others are to go on: the next look, at
+ * once, takes care.  If the error will pass (somebody has the table locked), so
+ * much the better.  Else no more is claimed; what is under way will be settled,
+ * and after that this process ends.
  */
 static void
 fail_claim(Worker *w, const ErrorData *error)
 {
-	TimestampTz now = GetCurrentTimestamp();
-
+	if (!w->careful && sl_error_is_of_row(error->sqlerrcode))
+	{
+		w->careful = w->look = true;
+		return;
+	}
 	w->look = false;
 	w->failed = !sl_error_passes(error->sqlerrcode);
-	w->next_due = TimestampTzPlusMilliseconds(now, SL_NO_CLAIM_PAUSE_MS);
-	if (!w->failed && !TimestampDifferenceExceeds(w->complained, now,
-												  SL_NO_CLAIM_WARNING_MS))
-		return;
-	w->complained = now;
-	ereport(WARNING,
-			(errcode(error->sqlerrcode),
-			 errmsg("stripe_lifecycle worker could not claim requests: SQLSTATE %s",
-					sqlstate_of(error))));
+	w->next_due = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+											  SL_NO_CLAIM_PAUSE_MS);
+	complain_of_claim(w, error->sqlerrcode, w->failed ? "This worker ends." :
+					  "This is tried again.");
 }
 
 static List *
@@ -659,7 +683,9 @@ put_aside(const Flight *f, const char *sqlstate, const char *message)
 static void
 settle_flight(Flight *f)
 {
-	if (f->unsendable)
+	if (f->call.is_orphan)
+		put_aside(f, "23503", "the request belongs to no payment");
+	else if (f->unsendable)
 		put_aside(f, "22023", "the request holds a character that cannot be sent");
 	else if (f->call.kind != SL_CALL_SEND)
 		sl_probe_settle(&f->call, &f->result);
