@@ -1421,7 +1421,13 @@ CREATE FUNCTION @extschema@.privileges(
 	SET search_path = pg_catalog, pg_temp
 	AS $$
 	SELECT k.kind, l.privilege, l.class,
-		   CASE l.class WHEN 'SCHEMA' THEN '@extschema@' ELSE '@extschema@.' || l.name END,
+		   CASE l.class
+				WHEN 'SCHEMA' THEN '@extschema@'
+				-- as granted_privileges() spells it; an error if there is no such function
+				WHEN 'FUNCTION' THEN (SELECT format('@extschema@.%I(%s)', f.proname, oidvectortypes(f.proargtypes))
+										FROM pg_proc f WHERE f.oid = ('@extschema@.' || l.name)::regprocedure)
+				ELSE '@extschema@.' || l.name
+		   END,
 		   c.column_name
 	  FROM (VALUES
 	('SCHEMA', '', 'USAGE', '{web,application,auditor,operator,worker}', NULL),
@@ -1690,6 +1696,8 @@ CREATE FUNCTION @extschema@.lint_settings(
 	 'parameters of a statement that fails are logged: payloads of webhooks and customers'' particulars', 'Set it to 0.'),
 	('auto_explain', 'warning', 'auto_explain.log_min_duration', '^(?!-)',
 	 'plans are logged with the text of their statements, and the customers'' particulars in it', 'Set it to -1, at least for the roles that call stripe_lifecycle.'),
+	('log_redaction', 'critical', 'stripe_lifecycle.log_redaction', '^(off|false|no|0)',
+	 'card numbers, API keys and secrets are logged as they are', 'Set it to on.'),
 	('debug_print', 'warning', 'debug_print_parse', '^(on|true|yes|1)', 'parse trees are logged, with the constants in them', 'Set it to off.'),
 	('debug_print', 'warning', 'debug_print_rewritten', '^(on|true|yes|1)', 'parse trees are logged, with the constants in them', 'Set it to off.'),
 	('debug_print', 'warning', 'debug_print_plan', '^(on|true|yes|1)', 'plans are logged, with the constants in them', 'Set it to off.'),
