@@ -7,7 +7,9 @@
  * copy that holds allow-listed fields only.  The copy has the shape of the
  * original, so that a parked event is later read by the same function.  What
  * is not listed (client_secret, names, addresses, card details) is never
- * stored, and no error message here quotes anything of the text.
+ * stored, and no error message here quotes anything of the text.  Card numbers
+ * are masked in every string, for people write them into any field; in what is
+ * kept of errors and events, keys and secrets as well.
  *
  *-------------------------------------------------------------------------
  */
@@ -24,6 +26,7 @@
 #include "errors.h"
 #include "event_reader.h"
 #include "payment_id.h"
+#include "privacy.h"
 
 /* Longest id, type or code taken at its word. */
 #define MAX_TOKEN 255
@@ -43,6 +46,12 @@ static const char *const error_keys[] = {
 	"network_decline_code", NULL
 };
 static const char *const metadata_keys[] = {SL_METADATA_KEY, NULL};
+
+/* Numbers, and read again when a parked event is: these stay what they are. */
+static const char *const number_keys[] = {
+	"created", "amount", "amount_capturable", "amount_received",
+	"amount_refunded", "canceled_at", NULL
+};
 
 /* Says what is wrong with an event; returns false. */
 static bool
@@ -95,7 +104,7 @@ member_string(JsonbContainer *object, const char *key)
 
 	if (v == NULL || v->type != jbvString || v->val.string.len > MAX_TOKEN)
 		return NULL;
-	return pnstrdup(v->val.string.val, v->val.string.len);
+	return sl_without_cards(v->val.string.val, v->val.string.len);
 }
 
 /* A member that is an id or an expanded object with an id. */
@@ -155,6 +164,38 @@ push_key(SlJsonbBuilder *out, const char *key)
 	sl_jsonb_push(out, WJB_KEY, &k);
 }
 
+static bool
+is_listed(const char *key, const char *const *keys)
+{
+	while (*keys != NULL && strcmp(key, *keys) != 0)
+		keys++;
+	return *keys != NULL;
+}
+
+/* Mask what must not be stored, in memory of its own. */
+static void
+redact_scalar(const char *key, JsonbValue *v)
+{
+	char	   *s;
+
+	if (v->type == jbvString)
+		s = sl_redacted(pnstrdup(v->val.string.val, v->val.string.len));
+	else if (v->type == jbvNumeric && !is_listed(key, number_keys))
+	{
+		char	   *digits = DatumGetCString(DirectFunctionCall1(numeric_out,
+																 NumericGetDatum(v->val.numeric)));
+
+		s = sl_redacted(digits);
+		if (strcmp(s, digits) == 0)
+			return;
+	}
+	else
+		return;
+	v->type = jbvString;
+	v->val.string.val = s;
+	v->val.string.len = strlen(s);
+}
+
 /* Copy the listed scalar members; objects and arrays are left out. */
 static void
 copy_scalars(SlJsonbBuilder *out, JsonbContainer *object,
@@ -171,6 +212,7 @@ copy_scalars(SlJsonbBuilder *out, JsonbContainer *object,
 
 		if (v == NULL || v->type == jbvBinary)
 			continue;
+		redact_scalar(keys[i], v);
 		push_key(out, keys[i]);
 		sl_jsonb_push(out, WJB_VALUE, v);
 	}
@@ -198,8 +240,8 @@ push_string(SlJsonbBuilder *out, const char *key, const char *value)
 		return;
 	push_key(out, key);
 	v.type = jbvString;
-	v.val.string.val = unconstify(char *, value);
-	v.val.string.len = strlen(value);
+	v.val.string.val = sl_redacted(value);
+	v.val.string.len = strlen(v.val.string.val);
 	sl_jsonb_push(out, WJB_VALUE, &v);
 }
 

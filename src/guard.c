@@ -21,6 +21,7 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "catalog/pg_type.h"
 #include "commands/trigger.h"
 #include "executor/spi.h"
 #include "lib/stringinfo.h"
@@ -34,6 +35,7 @@
 #include "changes.h"
 #include "compat.h"
 #include "errors.h"
+#include "privacy.h"
 #include "replication.h"
 #include "restore.h"
 #include "store.h"
@@ -260,6 +262,27 @@ begin_trail(const GuardedRow *g)
 	sl_become_again(saved);
 }
 
+/* What create_payment() refuses in its arguments. */
+static void
+refuse_cards(const GuardedRow *g)
+{
+	int			i;
+
+	for (i = 0; i < sl_table_ncols(g->table); i++)
+	{
+		Oid			type = TupleDescAttr(RelationGetDescr(g->rel), i)->atttypid;
+
+		if (g->new.nulls[i])
+			continue;
+		if (type == TEXTOID)
+			sl_refuse_card_text("column", column_name(g, i),
+								DatumGetTextPP(g->new.values[i]));
+		else if (type == JSONBOID)
+			sl_refuse_card_jsonb("column", column_name(g, i),
+								 DatumGetJsonbP(g->new.values[i]));
+	}
+}
+
 /*
  * A row written by anybody but the library.  It may not differ from what a
  * payment is before anything happened to it.
@@ -278,6 +301,7 @@ check_plain_insert(const GuardedRow *g)
 
 	if (g->table != SL_PAYMENTS)
 		refuse_insert(g);
+	refuse_cards(g);
 
 	state = sl_state_of_oid(DatumGetObjectId(g->new.values[PAY_STATE]));
 	if (state != SL_STATE_CREATED)
@@ -424,7 +448,7 @@ note_change(const GuardedRow *g)
 }
 
 /*
- * SQL: guard(), trigger.  Errors: SL001 to SL007.
+ * SQL: guard(), trigger.  Errors: SL001 to SL007, SL019.
  */
 Datum
 sl_guard(PG_FUNCTION_ARGS)

@@ -58,6 +58,7 @@ double		sl_rate_limit_role;
 int			sl_rate_limit_role_burst;
 double		sl_rate_limit_webhook;
 int			sl_rate_limit_webhook_burst;
+bool		sl_log_redaction;
 
 static const struct config_enum_entry decline_policies[] = {
 	{"final", SL_DECLINE_FINAL, false},
@@ -447,6 +448,17 @@ define_reconcile_settings(void)
 }
 
 static void
+define_privacy_settings(void)
+{
+	/* like the settings that say what is logged: a superuser's, per session too */
+	DefineCustomBoolVariable("stripe_lifecycle.log_redaction",
+							 "Mask card numbers, Stripe's keys and secrets in the server's log.",
+							 "It also masks what the client is told, if that is logged as well.",
+							 &sl_log_redaction, true,
+							 PGC_SUSET, 0, NULL, NULL, NULL);
+}
+
+static void
 define_checkpoint_settings(void)
 {
 	DefineCustomStringVariable("stripe_lifecycle.checkpoint_key_file",
@@ -476,6 +488,7 @@ sl_guc_define(void)
 	define_reconcile_settings();
 	define_checkpoint_settings();
 	define_http_settings();
+	define_privacy_settings();
 
 	if (process_shared_preload_libraries_in_progress)
 		DefineCustomIntVariable("stripe_lifecycle.max_databases",

@@ -69,6 +69,7 @@ extern double sl_rate_limit_role;
 extern int	sl_rate_limit_role_burst;
 extern double sl_rate_limit_webhook;
 extern int	sl_rate_limit_webhook_burst;
+extern bool sl_log_redaction;
 
 extern void sl_guc_define(void);
 extern bool sl_database_is_served(const char *name);

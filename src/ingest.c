@@ -30,6 +30,7 @@
 #include "errors.h"
 #include "ingest.h"
 #include "outbox.h"
+#include "privacy.h"
 
 /* What an event means for a payment, before anything is written. */
 typedef struct Verdict
@@ -166,8 +167,8 @@ contradiction(const SlRow *p, const SlEvent *e, SlEvidenceKind kind)
 		return e->livemode ? "live event for a test payment" :
 			"test event for a live payment";
 	if (DatumGetInt64(p->values[PAY_AMOUNT]) != e->amount)
-		return psprintf("amount is " INT64_FORMAT " in the event, " INT64_FORMAT " in the payment",
-						e->amount, DatumGetInt64(p->values[PAY_AMOUNT]));
+		return sl_redacted(psprintf("amount is " INT64_FORMAT " in the event, " INT64_FORMAT " in the payment",
+									e->amount, DatumGetInt64(p->values[PAY_AMOUNT])));
 	if (strcmp(TextDatumGetCString(p->values[PAY_CURRENCY]), e->currency) != 0)
 		return "currency differs between event and payment";
 	if (!sl_evidence_agrees(kind, e->status))

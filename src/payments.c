@@ -31,6 +31,7 @@
 #include "payment_args.h"
 #include "payment_id.h"
 #include "payment_status.h"
+#include "privacy.h"
 #include "store.h"
 #include "wake.h"
 
@@ -249,7 +250,7 @@ confirm_payment(PG_FUNCTION_ARGS)
 
 /*
  * SQL: cancel_payment(payment_id uuid, cancellation_reason text) returns
- * bigint.  Errors: SL017, SL018, SL015.
+ * bigint.  Errors: SL017, SL018, SL015, SL019.
  */
 static Datum
 cancel_payment(PG_FUNCTION_ARGS)
@@ -267,6 +268,7 @@ cancel_payment(PG_FUNCTION_ARGS)
 	{
 		char	   *given = text_to_cstring(PG_GETARG_TEXT_PP(1));
 
+		sl_refuse_card_text("argument", "cancellation_reason", PG_GETARG_TEXT_PP(1));
 		for (i = 0; i < (int) lengthof(reasons); i++)
 			if (strcmp(given, reasons[i]) == 0)
 				reason = reasons[i];
