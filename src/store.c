@@ -613,7 +613,7 @@ sl_write_suppressed(SlTableId table)
 					SL_SCHEMA, tables[table].name),
 			 errdetail("A trigger or rule that is not part of stripe_lifecycle discarded the row."),
 			 tables[table].identity ?
-			 errhint("Remove BEFORE triggers that return NULL and INSTEAD rules from the table.  If its rows once came by logical replication, move its sequence on with setval().") :
+			 errhint("Remove BEFORE triggers that return NULL and INSTEAD rules from the table.  If its rows once came by logical replication, resume_worker() moves its numbers on.") :
 			 errhint("Remove BEFORE triggers that return NULL and INSTEAD rules from the table.")));
 }
 
