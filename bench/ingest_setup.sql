@@ -26,11 +26,11 @@ INSERT INTO bench.events (n, payment_id, intent, event_id)
 ALTER TABLE stripe_lifecycle.payments DISABLE TRIGGER ALL;
 ALTER TABLE stripe_lifecycle.payment_transitions DISABLE TRIGGER ALL;
 INSERT INTO stripe_lifecycle.payments (id, idempotency_key, amount, currency, payment_intent_id,
-		client_secret, livemode)
-	SELECT payment_id, 'order-' || n, 2000, 'usd', intent, intent || '_secret_bench', false
+		client_secret, livemode, audit_head)
+	SELECT payment_id, 'order-' || n, 2000, 'usd', intent, intent || '_secret_bench', false, sha256('any')
 	FROM bench.events ORDER BY n;
-INSERT INTO stripe_lifecycle.payment_transitions (payment_id, seq, to_state, at, source, role)
-	SELECT payment_id, 1, 'created', now(), 'create_payment', current_user
+INSERT INTO stripe_lifecycle.payment_transitions (payment_id, seq, to_state, at, source, role, amount, currency, hash)
+	SELECT payment_id, 1, 'created', now(), 'create_payment', current_user, 2000, 'usd', sha256('any')
 	FROM bench.events ORDER BY n;
 ALTER TABLE stripe_lifecycle.payments ENABLE TRIGGER ALL;
 ALTER TABLE stripe_lifecycle.payment_transitions ENABLE TRIGGER ALL;

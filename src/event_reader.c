@@ -53,13 +53,22 @@ static const char *const number_keys[] = {
 	"amount_refunded", "canceled_at", NULL
 };
 
-static void
-bad_event(const char *what, const char *field)
+/* Says what is wrong with an event; returns false. */
+static bool
+bad_event(SlEventFlaw *flaw, const char *what, const char *field)
+{
+	flaw->field = field;
+	flaw->what = what;
+	return false;
+}
+
+void
+sl_event_refuse(const SlEventFlaw *flaw)
 {
 	ereport(ERROR,
 			(errcode(SL_ERRCODE_BAD_EVENT),
 			 errmsg("webhook body is not a Stripe event: field \"%s\" %s",
-					field, what),
+					flaw->field, flaw->what),
 			 errdetail("The signature was good, so the body came from Stripe or from a holder of the secret.  Nothing was stored."),
 			 errhint("Point Stripe's endpoint for snapshot (v1) events here; thin (v2) events are not supported.")));
 }
@@ -279,15 +288,15 @@ sl_error_object(const char *source, const char *code, const char *message)
 }
 
 /*
- * Parse bytes as JSON; *ok tells whether they were a JSON object in UTF-8,
- * which nobody has checked yet if they came as bytea.  The server's
- * own error would quote a piece of the text, so it is swallowed; nothing but
- * memory of this context is touched by the parser, which makes that safe
- * without a subtransaction.  Errors of any other kind (out of memory, a
- * cancelled query) go on as they are.
+ * Parse bytes as JSON; NULL if they are none in UTF-8, which nobody has
+ * checked yet if they came as bytea.  The server's own error would quote a
+ * piece of the text, so it is swallowed; nothing but memory of this context is
+ * touched by the parser, which makes that safe without a subtransaction.
+ * Errors of any other kind (out of memory, a cancelled query) go on as they
+ * are.
  */
 Jsonb *
-sl_json_parse(const char *text, size_t len, bool *ok)
+sl_json_parse_any(const char *text, size_t len)
 {
 	MemoryContext cxt = CurrentMemoryContext;
 	char	   *terminated = pnstrdup(text, len);
@@ -314,6 +323,15 @@ sl_json_parse(const char *text, size_t len, bool *ok)
 	PG_END_TRY();
 
 	pfree(terminated);
+	return result;
+}
+
+/* The same for what has to be an object; *ok tells whether it is one. */
+Jsonb *
+sl_json_parse(const char *text, size_t len, bool *ok)
+{
+	Jsonb	   *result = sl_json_parse_any(text, len);
+
 	*ok = result != NULL && JB_ROOT_IS_OBJECT(result);
 	return *ok ? result : NULL;
 }
@@ -359,17 +377,17 @@ read_decline(JsonbContainer *object)
 	return error == NULL ? NULL : reduce_error("decline", NULL, 0, error);
 }
 
-static void
-read_payment_intent(JsonbContainer *object, SlEvent *event)
+static bool
+read_payment_intent(JsonbContainer *object, SlEvent *event, SlEventFlaw *flaw)
 {
 	event->status = member_string(object, "status");
 	if (event->status == NULL)
-		bad_event("is missing or not a string", "data.object.status");
+		return bad_event(flaw, "is missing or not a string", "data.object.status");
 	if (!member_int64(object, "amount", &event->amount))
-		bad_event("is missing or not a whole number", "data.object.amount");
+		return bad_event(flaw, "is missing or not a whole number", "data.object.amount");
 	event->currency = member_string(object, "currency");
 	if (event->currency == NULL)
-		bad_event("is missing or not a string", "data.object.currency");
+		return bad_event(flaw, "is missing or not a string", "data.object.currency");
 	if (!member_int64(object, "amount_capturable", &event->amount_capturable))
 		event->amount_capturable = 0;
 	if (!member_int64(object, "amount_received", &event->amount_received))
@@ -378,13 +396,14 @@ read_payment_intent(JsonbContainer *object, SlEvent *event)
 	event->cancellation_reason = member_string(object, "cancellation_reason");
 	event->last_error = read_decline(object);
 	event->has_payment_id = read_payment_id(object, &event->payment_id);
+	return true;
 }
 
 /*
- * Read an event, whole or reduced.  Raises SL026 if it is none.
+ * Read an event, whole or reduced; false, with the reason, if it is none.
  */
-void
-sl_event_read(Jsonb *body, SlEvent *event)
+bool
+sl_event_check(Jsonb *body, SlEvent *event, SlEventFlaw *flaw)
 {
 	JsonbContainer *root = &body->root;
 	JsonbContainer *object;
@@ -392,24 +411,24 @@ sl_event_read(Jsonb *body, SlEvent *event)
 
 	memset(event, 0, sizeof(*event));
 	if (kind == NULL || strcmp(kind, "event") != 0)
-		bad_event("is not \"event\"", "object");
+		return bad_event(flaw, "is not \"event\"", "object");
 	event->id = member_string(root, "id");
 	if (event->id == NULL || event->id[0] == '\0')
-		bad_event("is missing or not a string", "id");
+		return bad_event(flaw, "is missing or not a string", "id");
 	event->type = member_string(root, "type");
 	if (event->type == NULL || event->type[0] == '\0')
-		bad_event("is missing or not a string", "type");
+		return bad_event(flaw, "is missing or not a string", "type");
 	if (!member_int64(root, "created", &event->created) ||
 		event->created < 0 || event->created > INT64CONST(253402300799))
-		bad_event("is missing or not a time in Unix seconds", "created");
+		return bad_event(flaw, "is missing or not a time in Unix seconds", "created");
 	if (!member_bool(root, "livemode", &event->livemode))
-		bad_event("is missing or not a boolean", "livemode");
+		return bad_event(flaw, "is missing or not a boolean", "livemode");
 	event->api_version = member_string(root, "api_version");
 	event->account = member_string(root, "account");
 
 	object = member_object(member_object(root, "data"), "object");
 	if (object == NULL)
-		bad_event("is missing or not an object", "data.object");
+		return bad_event(flaw, "is missing or not an object", "data.object");
 	event->object_id = member_string(object, "id");
 	kind = member_string(object, "object");
 	event->is_payment_intent = kind != NULL && strcmp(kind, "payment_intent") == 0;
@@ -417,13 +436,25 @@ sl_event_read(Jsonb *body, SlEvent *event)
 	{
 		event->payment_intent_id = event->object_id;
 		if (event->payment_intent_id == NULL || event->payment_intent_id[0] == '\0')
-			bad_event("is missing or not a string", "data.object.id");
-		read_payment_intent(object, event);
+			return bad_event(flaw, "is missing or not a string", "data.object.id");
+		if (!read_payment_intent(object, event, flaw))
+			return false;
 	}
 	else
 		event->payment_intent_id = member_id(object, "payment_intent");
 
 	event->reduced = reduce_event(root, object);
+	return true;
+}
+
+/* The same, raising SL026 if it is none. */
+void
+sl_event_read(Jsonb *body, SlEvent *event)
+{
+	SlEventFlaw flaw;
+
+	if (!sl_event_check(body, event, &flaw))
+		sl_event_refuse(&flaw);
 }
 
 static bool
@@ -487,6 +518,30 @@ char *
 sl_object_id(Jsonb *object)
 {
 	return member_string(&object->root, "id");
+}
+
+/* Letters, digits and underscores: safe in any part of a URL. */
+bool
+sl_id_is_plain(const char *id)
+{
+	return id[0] != '\0' &&
+		strspn(id, "0123456789abcdefghijklmnopqrstuvwxyz"
+			   "ABCDEFGHIJKLMNOPQRSTUVWXYZ_") == strlen(id);
+}
+
+/*
+ * The object that the next page is to start after, or NULL if this was the
+ * last page.  False: there are more, but the page doesn't say after what.
+ */
+bool
+sl_list_next(const SlList *list, char **after)
+{
+	*after = NULL;
+	if (!list->has_more)
+		return true;
+	if (list->n > 0)
+		*after = sl_object_id(list->items[list->n - 1]);
+	return *after != NULL && sl_id_is_plain(*after);
 }
 
 /* When it was created, in Unix seconds; false if that is not said. */

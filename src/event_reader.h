@@ -42,6 +42,13 @@ typedef struct SlEvent
 	Jsonb	   *reduced;		/* the fields that may be stored, same shape */
 } SlEvent;
 
+/* Why something is no event; constant storage. */
+typedef struct SlEventFlaw
+{
+	const char *field;
+	const char *what;
+} SlEventFlaw;
+
 /* A PaymentIntent as the API answers it; same lifetimes. */
 typedef struct SlIntent
 {
@@ -73,10 +80,15 @@ typedef struct SlApiError
 } SlApiError;
 
 extern Jsonb *sl_json_parse(const char *text, size_t len, bool *ok);
+extern Jsonb *sl_json_parse_any(const char *text, size_t len);
+extern bool sl_event_check(Jsonb *body, SlEvent *event, SlEventFlaw *flaw);
+extern void sl_event_refuse(const SlEventFlaw *flaw);
 extern void sl_event_read(Jsonb *body, SlEvent *event);
 extern bool sl_intent_read(Jsonb *body, SlIntent *intent);
 extern bool sl_list_read(Jsonb *body, SlList *list);
+extern bool sl_list_next(const SlList *list, char **after);
 extern char *sl_object_id(Jsonb *object);
+extern bool sl_id_is_plain(const char *id);
 extern bool sl_object_created(Jsonb *object, int64 *created);
 extern bool sl_api_error_read(Jsonb *body, const char *operation,
 							  int http_status, SlApiError *error);

@@ -25,6 +25,7 @@
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
+#include "audit.h"
 #include "compat.h"
 #include "errors.h"
 #include "ingest.h"
@@ -78,10 +79,6 @@ static SlQuery parked_events = {
 	.args = {SL_TYPE_TEXT},
 };
 
-#define SET(row, col, datum) \
-	((row)->values[col] = (datum), (row)->nulls[col] = false)
-#define SET_NULL(row, col) \
-	((row)->values[col] = (Datum) 0, (row)->nulls[col] = true)
 #define SET_TEXT(row, col, string) \
 	do { \
 		const char *s_ = (string); \
@@ -316,6 +313,9 @@ carry_out(SlRow *payment, const SlEvent *event, const Verdict *v,
 		  const char *source, TimestampTz now)
 {
 	SlCause		cause = {source, event->id, event->type, 0, NULL};
+	SlState		from = state_of(payment);
+	SlRow		transition;
+	bool		moves = v->decision.verdict == SL_VERDICT_APPLIED;
 	bool		linked;
 
 	if (v->outcome == SL_EVENT_CONFLICT)
@@ -332,7 +332,9 @@ carry_out(SlRow *payment, const SlEvent *event, const Verdict *v,
 	cause.event_created = time_t_to_timestamptz((pg_time_t) event->created);
 	cause.note = v->note;
 	take_facts(payment, event, v, now);
-	sl_update_row(SL_PAYMENTS, payment, &cause);
+	if (moves)
+		sl_audit_record(payment, from, &cause, &transition);
+	sl_update_row(SL_PAYMENTS, payment, moves ? &transition : NULL);
 
 	if (v->decision.cancel_intent)
 		sl_enqueue_cancel(payment, NULL);
@@ -441,8 +443,7 @@ check_transaction(void)
 				 errmsg("webhooks must be ingested at isolation level READ COMMITTED"),
 				 errdetail("A fixed snapshot would hide events that arrived meanwhile."),
 				 errhint("Use BEGIN ISOLATION LEVEL READ COMMITTED, or call the function outside a transaction block.")));
-	PreventCommandIfReadOnly("ingest_webhook()");
-	PreventCommandDuringRecovery("ingest_webhook()");
+	sl_require_writable("ingest_webhook()");
 }
 
 /*

@@ -28,6 +28,7 @@
 #include "utils/timestamp.h"
 
 #include "compat.h"
+#include "errors.h"
 #include "event_reader.h"
 #include "guc.h"
 #include "ingest.h"
@@ -35,6 +36,7 @@
 #include "pacing.h"
 #include "reconcile.h"
 #include "settle.h"
+#include "subxact.h"
 
 /* Between two looks, what the request's age is kept within. */
 #define LOOKUP_PAUSE_MAX_MS		INT64CONST(3600000)
@@ -47,7 +49,7 @@
 #define CLOCK_MARGIN_S			300
 
 /* A search that began too early to prove that something is absent. */
-#define EARLY_MARK				'-'
+#define EARLY_MARK				"-"
 
 /* Due rows looked at in one claim; more wait for the next one. */
 #define MAX_DUE					64
@@ -58,18 +60,20 @@
 /* A cancellation that Stripe doesn't carry out is queued again this often. */
 #define MAX_CANCELS				5
 
-#define SET(row, col, datum) \
-	((row)->values[col] = (datum), (row)->nulls[col] = false)
-#define SET_NULL(row, col) \
-	((row)->values[col] = (Datum) 0, (row)->nulls[col] = true)
-
 #define REQUESTS "stripe_lifecycle.api_requests"
 #define ATTEMPTS "stripe_lifecycle.api_attempts"
 
-/* One row is taken at a time: looks are rare, and each needs its token. */
+/*
+ * One row is taken at a time: looks are rare, and each needs its token.  A
+ * search that began too early begins again as soon as that is no longer so:
+ * what was given up by $4 can't be under way any more.
+ */
 #define CLAIM_BY(condition, column) \
 	"WITH claimed AS (" \
-	" UPDATE " REQUESTS " r SET attempts = r.attempts + 1, " column " = $3" \
+	" UPDATE " REQUESTS " r SET attempts = r.attempts + 1, " column " = $3," \
+	" lookup_cursor = CASE WHEN r.finished_at <= $4" \
+	"  AND starts_with(r.lookup_cursor, '" EARLY_MARK "') THEN NULL" \
+	"  ELSE r.lookup_cursor END" \
 	" WHERE r.id = (SELECT d.id FROM " REQUESTS " d WHERE d.id = $1" \
 	" AND " condition " FOR UPDATE SKIP LOCKED)" \
 	" RETURNING r.id, r.attempts, r.operation, r.stripe_account," \
@@ -78,11 +82,7 @@
 	"  WHERE p.id = r.payment_id) AS payment_intent_id)," \
 	" noted AS (" \
 	" INSERT INTO " ATTEMPTS " (request_id, attempt, started_at, method)" \
-	" SELECT id, attempts, $2, 'GET' FROM claimed)," \
-	" lost AS (" \
-	" UPDATE " ATTEMPTS " a SET finished_at = $2, result = 'lost'" \
-	" FROM claimed c WHERE a.request_id = c.id AND a.attempt = c.attempts - 1" \
-	" AND a.finished_at IS NULL)" \
+	" SELECT id, attempts, $2, 'GET' FROM claimed)" \
 	" SELECT * FROM claimed"
 
 static SlQuery next_lookup = {
@@ -103,11 +103,17 @@ static SlQuery due_watches = {
 };
 static SlQuery claim_lookup = {
 	.sql = CLAIM_BY("d.status = 'unknown' AND d.lookup_at <= $2", "lookup_at"),
-	.args = {SL_TYPE_INT8, SL_TYPE_TIMESTAMPTZ, SL_TYPE_TIMESTAMPTZ},
+	.args = {
+		SL_TYPE_INT8, SL_TYPE_TIMESTAMPTZ, SL_TYPE_TIMESTAMPTZ,
+		SL_TYPE_TIMESTAMPTZ
+	},
 };
 static SlQuery claim_watch = {
 	.sql = CLAIM_BY("d.watch_at <= $2", "watch_at"),
-	.args = {SL_TYPE_INT8, SL_TYPE_TIMESTAMPTZ, SL_TYPE_TIMESTAMPTZ},
+	.args = {
+		SL_TYPE_INT8, SL_TYPE_TIMESTAMPTZ, SL_TYPE_TIMESTAMPTZ,
+		SL_TYPE_TIMESTAMPTZ
+	},
 };
 
 /*
@@ -126,14 +132,17 @@ static SlQuery forget_ended = {
 
 /*
  * A creation that went out without our mark can't be found in a list: all the
- * metadata that Stripe allows was the caller's.  An event may still tell.
+ * metadata that Stripe allows was the caller's.  An event may still tell.  For
+ * a request without a payment there is nothing to be found out.
  */
 static SlQuery park_unmarked = {
 	.sql = "UPDATE " REQUESTS " r SET lookup_at = 'infinity'"
-	" WHERE r.status = 'unknown' AND r.lookup_at <= $1 AND r.operation = 'create'"
-	" AND strpos(r.body, '[" SL_METADATA_KEY "]=') = 0"
-	" AND NOT EXISTS (SELECT FROM stripe_lifecycle.payments p"
-	"  WHERE p.id = r.payment_id AND p.payment_intent_id IS NOT NULL)",
+	" WHERE r.status = 'unknown' AND r.lookup_at <= $1"
+	" AND (r.operation = 'create' AND strpos(r.body, '[" SL_METADATA_KEY "]=') = 0"
+	"  AND NOT EXISTS (SELECT FROM stripe_lifecycle.payments p"
+	"   WHERE p.id = r.payment_id AND p.payment_intent_id IS NOT NULL)"
+	"  OR NOT EXISTS (SELECT FROM stripe_lifecycle.payments p"
+	"   WHERE p.id = r.payment_id))",
 	.args = {SL_TYPE_TIMESTAMPTZ},
 };
 static SlQuery postpone_lookup = {
@@ -146,13 +155,6 @@ static SlQuery postpone_watch = {
 	" WHERE id = $1 AND watch_at IS NOT NULL",
 	.args = {SL_TYPE_INT8, SL_TYPE_TIMESTAMPTZ},
 };
-static SlQuery recover = {
-	.sql = "UPDATE " REQUESTS " r SET lookup_at = $1 FROM " ATTEMPTS " a"
-	" WHERE r.status = 'unknown' AND r.lookup_at > $1"
-	" AND a.request_id = r.id AND a.attempt = r.attempts"
-	" AND a.method = 'GET' AND a.finished_at IS NULL",
-	.args = {SL_TYPE_TIMESTAMPTZ},
-};
 static SlQuery count_cancels = {
 	.sql = "SELECT count(*) FROM " REQUESTS
 	" WHERE payment_id = $1 AND operation = 'cancel'",
@@ -160,33 +162,6 @@ static SlQuery count_cancels = {
 };
 
 /* ---------- claim ---------- */
-
-static char *
-text_column(HeapTuple tuple, TupleDesc desc, int attnum)
-{
-	bool		isnull;
-	Datum		d = SPI_getbinval(tuple, desc, attnum, &isnull);
-
-	return isnull ? NULL : TextDatumGetCString(d);
-}
-
-static TimestampTz
-time_column(HeapTuple tuple, TupleDesc desc, int attnum, TimestampTz absent)
-{
-	bool		isnull;
-	Datum		d = SPI_getbinval(tuple, desc, attnum, &isnull);
-
-	return isnull ? absent : DatumGetTimestampTz(d);
-}
-
-/* Letters, digits and underscores: safe in any part of a URL. */
-static bool
-is_id(const char *id)
-{
-	return id[0] != '\0' &&
-		strspn(id, "0123456789abcdefghijklmnopqrstuvwxyz"
-			   "ABCDEFGHIJKLMNOPQRSTUVWXYZ_") == strlen(id);
-}
 
 /*
  * The page of the list to search next: PaymentIntents made between the first
@@ -205,7 +180,14 @@ list_path(TimestampTz first_sent, TimestampTz given_up, const char *cursor)
 	if (cursor == NULL)
 		return path;
 	return psprintf("%s&starting_after=%s", path,
-					cursor + (cursor[0] == EARLY_MARK ? 1 : 0));
+					cursor + (cursor[0] == EARLY_MARK[0] ? 1 : 0));
+}
+
+/* Calls that were given up by then can't be under way to Stripe any more. */
+static TimestampTz
+quiet_since(TimestampTz now)
+{
+	return TimestampTzPlusMilliseconds(now, -(sl_request_timeout + QUIET_MARGIN_MS));
 }
 
 /* The claimed row as a call in 'cxt', added to the others. */
@@ -216,25 +198,89 @@ add_call(SlCallKind kind, HeapTuple tuple, TupleDesc desc, MemoryContext cxt,
 	MemoryContext old = MemoryContextSwitchTo(cxt);
 	SlApiCall  *call = palloc0(sizeof(SlApiCall));
 	TimestampTz now = GetCurrentTimestamp();
-	char	   *intent_id = text_column(tuple, desc, 8);
+	char	   *intent_id = sl_text_column(tuple, desc, 8);
 	bool		isnull;
 
 	call->kind = kind;
 	call->request_id = DatumGetInt64(SPI_getbinval(tuple, desc, 1, &isnull));
 	call->attempt = DatumGetInt32(SPI_getbinval(tuple, desc, 2, &isnull));
-	call->operation = text_column(tuple, desc, 3);
+	call->operation = sl_text_column(tuple, desc, 3);
 	call->method = pstrdup("GET");
-	call->stripe_account = text_column(tuple, desc, 4);
-	call->first_sent_at = time_column(tuple, desc, 5, now);
+	call->stripe_account = sl_text_column(tuple, desc, 4);
+	call->first_sent_at = sl_time_column(tuple, desc, 5, now);
 	if (intent_id != NULL)
-		call->path = is_id(intent_id) ?
+		call->path = sl_id_is_plain(intent_id) ?
 			psprintf("/v1/payment_intents/%s", intent_id) : pstrdup("");
 	else
 		call->path = list_path(call->first_sent_at,
-							   time_column(tuple, desc, 6, now),
-							   text_column(tuple, desc, 7));
+							   sl_time_column(tuple, desc, 6, now),
+							   sl_text_column(tuple, desc, 7));
 	claim->calls = lappend(claim->calls, call);
 	MemoryContextSwitchTo(old);
+}
+
+/* A look that is due, to be claimed. */
+typedef struct Look
+{
+	SlCallKind	kind;
+	int64		request_id;
+	TimestampTz now;
+	int			lease_ms;
+	MemoryContext cxt;			/* of the call */
+	SlClaim    *claim;
+} Look;
+
+static void
+claim_look(void *arg)
+{
+	Look	   *l = arg;
+	Datum		args[4] = {Int64GetDatum(l->request_id), TimestampTzGetDatum(l->now),
+		TimestampTzGetDatum(TimestampTzPlusMilliseconds(l->now, l->lease_ms)),
+	TimestampTzGetDatum(quiet_since(l->now))};
+
+	if (sl_run(l->kind == SL_CALL_WATCH ? &claim_watch : &claim_lookup, args, NULL, 0) == 1)
+		add_call(l->kind, SPI_tuptable->vals[0], SPI_tuptable->tupdesc, l->cxt, l->claim);
+}
+
+static void
+postpone(SlCallKind kind, int64 request_id)
+{
+	Datum		args[2] = {Int64GetDatum(request_id),
+	TimestampTzGetDatum(TimestampTzPlusMilliseconds(GetCurrentTimestamp(), LOOKUP_PAUSE_MAX_MS))};
+
+	(void) sl_run(kind == SL_CALL_WATCH ? &postpone_watch : &postpone_lookup, args,
+				  NULL, 0);
+}
+
+static void
+postpone_look(void *arg)
+{
+	Look	   *l = arg;
+
+	postpone(l->kind, l->request_id);
+}
+
+/*
+ * The same where one of the rows is bad: it waits for much longer, or is passed
+ * over if not even that can be had.
+ */
+static void
+claim_carefully(Look *l)
+{
+	ErrorData  *error = sl_try(claim_look, l);
+
+	if (error == NULL)
+		return;
+	if (!sl_error_is_of_row(error->sqlerrcode))
+		ReThrowError(error);
+	if (sl_try(postpone_look, l) != NULL)
+		l->claim->passed_over = error->sqlerrcode;
+	else
+		ereport(WARNING,
+				(errcode(error->sqlerrcode),
+				 errmsg("stripe_lifecycle could not look up request " INT64_FORMAT ": SQLSTATE %s",
+						l->request_id, unpack_sql_state(error->sqlerrcode)),
+				 errdetail("This is tried again in an hour.")));
 }
 
 /* When the first look is due, of requests or of payments. */
@@ -242,7 +288,7 @@ static TimestampTz
 next_of(SlQuery *query)
 {
 	(void) sl_run(query, NULL, NULL, 1);
-	return time_column(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, DT_NOEND);
+	return sl_time_column(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, DT_NOEND);
 }
 
 /*
@@ -253,44 +299,44 @@ static TimestampTz
 claim_due(SlCallKind kind, const char *api_key, int room, int lease_ms,
 		  MemoryContext cxt, SlClaim *claim)
 {
-	bool		watch = kind == SL_CALL_WATCH;
 	TimestampTz now = GetCurrentTimestamp();
 	TimestampTz wait_until = DT_NOEND;
-	Datum		args[3] = {TimestampTzGetDatum(now)};
-	int			n = sl_run(watch ? &due_watches : &due_lookups, args, NULL, MAX_DUE);
+	Datum		until = TimestampTzGetDatum(now);
+	int			n = sl_run(kind == SL_CALL_WATCH ? &due_watches : &due_lookups,
+						   &until, NULL, MAX_DUE);
 	SPITupleTable *due = SPI_tuptable;
 	int			i;
 
 	for (i = 0; i < n && list_length(claim->calls) < room; i++)
 	{
-		uint64		pace = sl_pacing_id(api_key, text_column(due->vals[i],
+		uint64		pace = sl_pacing_id(api_key, sl_text_column(due->vals[i],
 															 due->tupdesc, 2));
+		int			before = list_length(claim->calls);
+		Look		look = {kind, 0, now, lease_ms, cxt, claim};
 		bool		isnull;
 
-		if (sl_pacing_take(pace, 1) == 0)
-		{
-			wait_until = Min(wait_until,
-							 TimestampTzPlusMilliseconds(now, Max(sl_pacing_delay_ms(pace), 1)));
+		if (!sl_pacing_take_one(pace, now, &wait_until))
 			continue;
-		}
-		args[0] = SPI_getbinval(due->vals[i], due->tupdesc, 1, &isnull);
-		args[1] = TimestampTzGetDatum(now);
-		args[2] = TimestampTzGetDatum(TimestampTzPlusMilliseconds(now, lease_ms));
-		if (sl_run(watch ? &claim_watch : &claim_lookup, args, NULL, 0) == 1)
-			add_call(kind, SPI_tuptable->vals[0], SPI_tuptable->tupdesc, cxt, claim);
+		look.request_id = DatumGetInt64(SPI_getbinval(due->vals[i], due->tupdesc,
+													  1, &isnull));
+		if (claim->careful)
+			claim_carefully(&look);
 		else
+			claim_look(&look);
+		if (list_length(claim->calls) == before)
 			sl_pacing_give_back(pace, 1);
 	}
 	return wait_until;
 }
 
-/* Look after rows that need no question to be asked any more. */
+/* Look after rows that need no question to be asked any more: *kind. */
 static void
-tidy_up(SlCallKind kind, TimestampTz now)
+tidy_up(void *kind)
 {
+	TimestampTz now = GetCurrentTimestamp();
 	Datum		until = TimestampTzGetDatum(now + USECS_PER_MINUTE);
 
-	if (kind == SL_CALL_WATCH)
+	if (*(SlCallKind *) kind == SL_CALL_WATCH)
 	{
 		while (sl_run(&forget_ended, &until, NULL, 0) == MAX_ENDED)
 			CHECK_FOR_INTERRUPTS();
@@ -310,16 +356,21 @@ claim_kind(SlCallKind kind, SlQuery *next, const char *api_key, int room,
 	TimestampTz now = GetCurrentTimestamp();
 	TimestampTz wait_until = DT_NOEND;
 	TimestampTz due = next_of(next);
+	ErrorData  *error;
 
 	if (due <= now)
 	{
-		tidy_up(kind, now);
+		if (!claim->careful)
+			tidy_up(&kind);
+		else if ((error = sl_try(tidy_up, &kind)) != NULL)
+			claim->passed_over = error->sqlerrcode;
 		if (api_key != NULL)
 			wait_until = claim_due(kind, api_key, room, lease_ms, cxt, claim);
 		due = next_of(next);
 	}
-	if (due <= now && wait_until != DT_NOEND)
-		due = wait_until;
+	/* what is left has to wait for its pace, or for whoever has it locked */
+	if (due <= now && api_key != NULL && list_length(claim->calls) < room)
+		due = Min(wait_until, TimestampTzPlusMilliseconds(now, SL_LOCKED_PAUSE_MS));
 	claim->next_due = Min(claim->next_due, due);
 }
 
@@ -333,15 +384,6 @@ sl_lookup_claim(const char *api_key, int room, int lease_ms, MemoryContext cxt,
 {
 	claim_kind(SL_CALL_LOOKUP, &next_lookup, api_key, room, lease_ms, cxt, claim);
 	claim_kind(SL_CALL_WATCH, &next_watch, api_key, room, lease_ms, cxt, claim);
-}
-
-/* A worker has begun: what its predecessor was looking up is due again. */
-void
-sl_lookup_recover(void)
-{
-	Datum		now = TimestampTzGetDatum(GetCurrentTimestamp());
-
-	(void) sl_run(&recover, &now, NULL, 0);
 }
 
 /* ---------- settle ---------- */
@@ -365,18 +407,18 @@ given_up_at(const SlRow *request, TimestampTz now)
 static bool
 is_conclusive(const SlRow *request, const SlApiResult *res)
 {
-	TimestampTz given_up = given_up_at(request, res->started_at);
-
-	return res->started_at >=
-		TimestampTzPlusMilliseconds(given_up, sl_request_timeout + QUIET_MARGIN_MS);
+	return given_up_at(request, res->started_at) <= quiet_since(res->started_at);
 }
 
-/* It remains unknown; look again later. */
+/* It remains unknown; look again later, or once a look can be conclusive. */
 static void
 stay_unknown(SlRow *request, const SlApiResult *res, TimestampTz now)
 {
-	TimestampTz when = later(now, given_up_at(request, now), SL_LOOKUP_PAUSE_MS,
-							 LOOKUP_PAUSE_MAX_MS);
+	TimestampTz given_up = given_up_at(request, now);
+	TimestampTz when = later(now, given_up, SL_LOOKUP_PAUSE_MS, LOOKUP_PAUSE_MAX_MS);
+
+	if (given_up > quiet_since(now))
+		when = Min(when, given_up + (now - quiet_since(now)));
 
 	if (res->attempt.retry_after_ms > 0)
 		when = Max(when, TimestampTzPlusMilliseconds(now,
@@ -430,8 +472,9 @@ search_page(SlRow *payment, SlRow *request, const SlList *list,
 	const char *cursor = request->nulls[REQ_LOOKUP_CURSOR] ? NULL :
 		TextDatumGetCString(request->values[REQ_LOOKUP_CURSOR]);
 	bool		conclusive = cursor == NULL ? is_conclusive(request, res) :
-		cursor[0] != EARLY_MARK;
-	const char *last = list->n == 0 ? NULL : sl_object_id(list->items[list->n - 1]);
+		cursor[0] != EARLY_MARK[0];
+	bool		goes_on;
+	char	   *last;
 	SlIntent	intent;
 	int			i;
 
@@ -447,14 +490,15 @@ search_page(SlRow *payment, SlRow *request, const SlList *list,
 	}
 
 	SET_NULL(request, REQ_LOOKUP_CURSOR);
-	if (list->has_more && last != NULL && is_id(last))
+	goes_on = sl_list_next(list, &last);
+	if (goes_on && last != NULL)
 	{
 		SET(request, REQ_LOOKUP_CURSOR,
-			CStringGetTextDatum(psprintf("%s%s", conclusive ? "" : "-", last)));
+			CStringGetTextDatum(psprintf("%s%s", conclusive ? "" : EARLY_MARK, last)));
 		SET(request, REQ_LOOKUP_AT, TimestampTzGetDatum(now));
 		sl_update_row(SL_REQUESTS, request, NULL);
 	}
-	else if (list->has_more || !conclusive)
+	else if (!goes_on || !conclusive)
 		stay_unknown(request, res, now);
 	else
 	{
@@ -670,11 +714,9 @@ sl_lookup_settle(const SlApiCall *call, const SlApiResult *res)
  * later; the others go on.
  */
 void
-sl_lookup_set_aside(const SlApiCall *call)
+sl_lookup_set_aside(const SlApiCall *call, const char *sqlstate)
 {
-	Datum		args[2] = {Int64GetDatum(call->request_id),
-	TimestampTzGetDatum(TimestampTzPlusMilliseconds(GetCurrentTimestamp(), LOOKUP_PAUSE_MAX_MS))};
-
-	(void) sl_run(call->kind == SL_CALL_WATCH ? &postpone_watch : &postpone_lookup,
-				  args, NULL, 0);
+	postpone(call->kind, call->request_id);
+	sl_close_attempt(call->request_id, call->attempt, sqlstate,
+					 "the look-up could not be made or its answer not be stored");
 }

@@ -80,11 +80,6 @@ static SlQuery found_absent = {
 	.args = {SL_TYPE_INT8},
 };
 
-#define SET(row, col, datum) \
-	((row)->values[col] = (datum), (row)->nulls[col] = false)
-#define SET_NULL(row, col) \
-	((row)->values[col] = (Datum) 0, (row)->nulls[col] = true)
-
 /* ---------- the record ---------- */
 
 /*
@@ -334,7 +329,7 @@ sl_retry_request(PG_FUNCTION_ARGS)
 	SlRow		request;
 	char	   *operation;
 
-	PreventCommandIfReadOnly("retry_request()");
+	sl_require_writable("retry_request()");
 	SPI_connect();
 	lock_request(id, &payment, &request);
 	operation = TextDatumGetCString(request.values[REQ_OPERATION]);
@@ -390,7 +385,7 @@ event_again(FunctionCallInfo fcinfo, SlAgain how, const char *action, text *reas
 Datum
 sl_replay_event(PG_FUNCTION_ARGS)
 {
-	PreventCommandIfReadOnly("replay_event()");
+	sl_require_writable("replay_event()");
 	return event_again(fcinfo, SL_AGAIN_JUDGE, "replay_event",
 					   reason_argument(fcinfo, 1));
 }
@@ -406,7 +401,7 @@ sl_resolve_conflict(PG_FUNCTION_ARGS)
 		text_to_cstring(PG_GETARG_TEXT_PP(1));
 	bool		accept = strcmp(action, "accept") == 0;
 
-	PreventCommandIfReadOnly("resolve_conflict()");
+	sl_require_writable("resolve_conflict()");
 	if (!accept && strcmp(action, "dismiss") != 0)
 		ereport(ERROR,
 				(errcode(SL_ERRCODE_ARGUMENT),

@@ -35,21 +35,21 @@
 #include "port/atomics.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
-#include "storage/lwlock.h"
 #include "storage/proc.h"
-#include "storage/shmem.h"
 #include "utils/timestamp.h"
 
 #include "compat.h"
 #include "guc.h"
+#include "shmem.h"
 #include "slots.h"
 #include "stats.h"
-
-#define SL_TRANCHE "stripe_lifecycle"
 
 /* A worker that fails is started again after 1 s, 2 s, 4 s ... 60 s. */
 #define SL_BACKOFF_MIN_MS	1000
 #define SL_BACKOFF_MAX_MS	60000
+
+/* How often a database's worker says that it can't seal the audit trail. */
+#define SL_SEALING_WARNING_MS	(3600 * 1000)
 
 typedef struct SlSlot
 {
@@ -67,6 +67,7 @@ typedef struct SlSlot
 	TimestampTz next_due;		/* of the queue, when the worker left */
 	TimestampTz not_before;		/* back-off after failures */
 	uint32		warned_of_key;	/* the reload after which it was */
+	TimestampTz warned_of_sealing;	/* when it was; 0: not since the reload */
 } SlSlot;
 
 typedef struct SlShared
@@ -83,48 +84,16 @@ typedef struct SlShared
 static SlShared *shared = NULL;
 static int	my_slot = SL_NO_SLOT;	/* the worker's own */
 
-static shmem_request_hook_type prev_shmem_request_hook = NULL;
-static shmem_startup_hook_type prev_shmem_startup_hook = NULL;
-
-static void shmem_request(void);
-static void shmem_startup(void);
 static void launcher_exit(int code, Datum arg);
 static void worker_exit(int code, Datum arg);
 
 /* ---------- creation ---------- */
-
-/* Without preloading there is no shared memory, and sl_slots_ready() says so. */
-void
-sl_slots_init(void)
-{
-	if (!process_shared_preload_libraries_in_progress)
-		return;
-	prev_shmem_request_hook = shmem_request_hook;
-	shmem_request_hook = shmem_request;
-	prev_shmem_startup_hook = shmem_startup_hook;
-	shmem_startup_hook = shmem_startup;
-}
-
-bool
-sl_slots_ready(void)
-{
-	return shared != NULL;
-}
 
 static Size
 shared_size(void)
 {
 	return add_size(offsetof(SlShared, slots),
 					mul_size(sl_max_databases, sizeof(SlSlot)));
-}
-
-static void
-shmem_request(void)
-{
-	if (prev_shmem_request_hook)
-		prev_shmem_request_hook();
-	RequestAddinShmemSpace(shared_size());
-	RequestNamedLWLockTranche(SL_TRANCHE, 1);
 }
 
 /* What a free slot holds; the wake flag and the latch are looked after apart. */
@@ -140,38 +109,48 @@ reset_slot(SlSlot *slot)
 	slot->next_due = DT_NOEND;
 	slot->not_before = 0;
 	slot->warned_of_key = 0;
+	slot->warned_of_sealing = 0;
 }
 
 static void
-shmem_startup(void)
+attach_shared(void *memory, LWLock *lock, bool is_new)
 {
-	bool		found;
 	int			i;
 
-	if (prev_shmem_startup_hook)
-		prev_shmem_startup_hook();
-
-	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
-	shared = ShmemInitStruct("stripe_lifecycle", shared_size(), &found);
-	if (!found)
+	shared = memory;
+	if (!is_new)
+		return;
+	shared->lock = lock;
+	pg_atomic_init_u64(&shared->launcher, 0);
+	pg_atomic_init_u32(&shared->tour, 0);
+	pg_atomic_init_u32(&shared->crowded, 0);
+	pg_atomic_init_u32(&shared->reloads, 0);
+	shared->nslots = sl_max_databases;
+	for (i = 0; i < shared->nslots; i++)
 	{
-		shared->lock = &(GetNamedLWLockTranche(SL_TRANCHE))->lock;
-		pg_atomic_init_u64(&shared->launcher, 0);
-		pg_atomic_init_u32(&shared->tour, 0);
-		pg_atomic_init_u32(&shared->crowded, 0);
-		pg_atomic_init_u32(&shared->reloads, 0);
-		shared->nslots = sl_max_databases;
-		for (i = 0; i < shared->nslots; i++)
-		{
-			SlSlot	   *slot = &shared->slots[i];
+		SlSlot	   *slot = &shared->slots[i];
 
-			pg_atomic_init_u32(&slot->dboid, InvalidOid);
-			pg_atomic_init_u32(&slot->wake, 0);
-			pg_atomic_init_u64(&slot->latch, 0);
-			reset_slot(slot);
-		}
+		pg_atomic_init_u32(&slot->dboid, InvalidOid);
+		pg_atomic_init_u32(&slot->wake, 0);
+		pg_atomic_init_u64(&slot->latch, 0);
+		reset_slot(slot);
 	}
-	LWLockRelease(AddinShmemInitLock);
+}
+
+/* Without preloading there is no shared memory, and sl_slots_ready() says so. */
+void
+sl_slots_init(void)
+{
+	static SlSharedArea area = {"stripe_lifecycle", shared_size, attach_shared, NULL};
+
+	if (process_shared_preload_libraries_in_progress)
+		sl_shared_area_add(&area);
+}
+
+bool
+sl_slots_ready(void)
+{
+	return shared != NULL;
 }
 
 /* ---------- any process ---------- */
@@ -414,7 +393,7 @@ sl_slot_free(int slot, Oid dboid)
 	LWLockRelease(shared->lock);
 }
 
-/* Workers read the configuration again; those that found no key may now. */
+/* Workers read the configuration again; those that found no key, of either kind, may now. */
 void
 sl_slots_configuration_reloaded(void)
 {
@@ -426,6 +405,11 @@ sl_slots_configuration_reloaded(void)
 	{
 		SlSlot	   *s = &shared->slots[i];
 
+		if (s->warned_of_sealing != 0)
+		{
+			s->warned_of_sealing = 0;
+			pg_atomic_write_u32(&s->wake, 1);
+		}
 		set_latch_at(&s->latch);
 		if (s->awaits_reload && s->pid == 0)
 		{
@@ -541,6 +525,23 @@ sl_slot_may_warn_of_key(int slot)
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
 	may = s->warned_of_key != sl_slots_reloads();
 	s->warned_of_key = sl_slots_reloads();
+	LWLockRelease(shared->lock);
+	return may;
+}
+
+/* One an hour, however many workers come and go. */
+bool
+sl_slot_may_warn_of_sealing(int slot)
+{
+	SlSlot	   *s = &shared->slots[slot];
+	TimestampTz now = GetCurrentTimestamp();
+	bool		may;
+
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	may = s->warned_of_sealing == 0 ||
+		TimestampDifferenceExceeds(s->warned_of_sealing, now, SL_SEALING_WARNING_MS);
+	if (may)
+		s->warned_of_sealing = now;
 	LWLockRelease(shared->lock);
 	return may;
 }

@@ -27,18 +27,14 @@
 #include "access/xact.h"
 #include "miscadmin.h"
 #include "port/atomics.h"
-#include "storage/ipc.h"
-#include "storage/lwlock.h"
-#include "storage/shmem.h"
 #include "storage/spin.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
 #include "compat.h"
 #include "guc.h"
+#include "shmem.h"
 #include "stats.h"
-
-#define SL_STATS_TRANCHE "stripe_lifecycle_stats"
 
 #define OUTCOMES (SL_COUNT_REFUSED_FIRST - SL_COUNT_WEBHOOK_FIRST)
 
@@ -77,17 +73,10 @@ static const char *const outcome_names[OUTCOMES] = {
 	"applied", "recorded", "stale", "conflict", "unmatched", "ignored",
 	"duplicate"
 };
-static const char *const refusal_names[] = {
-	"bad_signature", "stale", "malformed", "too_large", "bad_body",
-	"bad_event", "no_secret"
-};
 
 static Shared *shared = NULL;
 static Entry *my_entry = NULL;	/* a hint: it may have changed hands */
 static Pending *pending = NULL;	/* in TopTransactionContext */
-
-static shmem_request_hook_type prev_shmem_request_hook = NULL;
-static shmem_startup_hook_type prev_shmem_startup_hook = NULL;
 
 /* ---------- creation ---------- */
 
@@ -96,15 +85,6 @@ shared_size(void)
 {
 	return add_size(offsetof(Shared, entries),
 					mul_size(sl_max_databases, sizeof(Entry)));
-}
-
-static void
-shmem_request(void)
-{
-	if (prev_shmem_request_hook)
-		prev_shmem_request_hook();
-	RequestAddinShmemSpace(shared_size());
-	RequestNamedLWLockTranche(SL_STATS_TRANCHE, 1);
 }
 
 static void
@@ -127,24 +107,17 @@ init_entry(Entry *e)
 }
 
 static void
-shmem_startup(void)
+attach_shared(void *memory, LWLock *lock, bool is_new)
 {
-	bool		found;
 	int			i;
 
-	if (prev_shmem_startup_hook)
-		prev_shmem_startup_hook();
-
-	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
-	shared = ShmemInitStruct(SL_STATS_TRANCHE, shared_size(), &found);
-	if (!found)
-	{
-		shared->lock = &(GetNamedLWLockTranche(SL_STATS_TRANCHE))->lock;
-		shared->nentries = sl_max_databases;
-		for (i = 0; i < shared->nentries; i++)
-			init_entry(&shared->entries[i]);
-	}
-	LWLockRelease(AddinShmemInitLock);
+	shared = memory;
+	if (!is_new)
+		return;
+	shared->lock = lock;
+	shared->nentries = sl_max_databases;
+	for (i = 0; i < shared->nentries; i++)
+		init_entry(&shared->entries[i]);
 }
 
 /* ---------- entries ---------- */
@@ -380,15 +353,14 @@ sl_stats_webhook(const char *outcome)
 	pending->counts[i]++;
 }
 
-/* A delivery was refused, for one of refusal_names. */
+/* A delivery was refused. */
 void
-sl_stats_webhook_refused(const char *kind)
+sl_stats_webhook_refused(SlRefusal why)
 {
-	int			i = position_of(kind, refusal_names, lengthof(refusal_names));
-	Entry	   *e = i < 0 ? NULL : entry(GetCurrentTimestamp());
+	Entry	   *e = entry(GetCurrentTimestamp());
 
 	if (e != NULL)
-		count(e, SL_COUNT_REFUSED_FIRST + i);
+		count(e, SL_COUNT_REFUSED_FIRST + why);
 }
 
 /* Atomics only: called after the commit, where nothing may fail. */
@@ -465,16 +437,15 @@ subxact_callback(SubXactEvent event, SubTransactionId mySubid,
 void
 sl_stats_init(void)
 {
-	StaticAssertStmt(lengthof(refusal_names) ==
+	static SlSharedArea area = {"stripe_lifecycle_stats", shared_size, attach_shared, NULL};
+
+	StaticAssertStmt((int) SL_REFUSALS ==
 					 SL_COUNT_WORKER_STARTS - SL_COUNT_REFUSED_FIRST,
-					 "every refusal has a name");
+					 "every refusal has a counter");
 
 	if (!process_shared_preload_libraries_in_progress)
 		return;
-	prev_shmem_request_hook = shmem_request_hook;
-	shmem_request_hook = shmem_request;
-	prev_shmem_startup_hook = shmem_startup_hook;
-	shmem_startup_hook = shmem_startup;
+	sl_shared_area_add(&area);
 	RegisterXactCallback(xact_callback, NULL);
 	RegisterSubXactCallback(subxact_callback, NULL);
 }

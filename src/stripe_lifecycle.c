@@ -15,11 +15,14 @@
 #include "fmgr.h"
 #include "miscadmin.h"
 
+#include "changes.h"
 #include "compat.h"
 #include "guc.h"
 #include "launcher.h"
+#include "limiter.h"
 #include "log_redaction.h"
 #include "pacing.h"
+#include "rejections.h"
 #include "stats.h"
 #include "wake.h"
 
@@ -33,6 +36,9 @@ _PG_init(void)
 	sl_wake_init();
 	sl_pacing_init();
 	sl_stats_init();
+	sl_changes_init();
+	sl_limiter_init();
+	sl_rejections_init();
 
 	/* pg_upgrade starts a server that must not send anything. */
 	if (process_shared_preload_libraries_in_progress && !IsBinaryUpgrade)
