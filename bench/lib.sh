@@ -22,11 +22,11 @@ end_bench()
 	exit "$status"
 }
 
-# build_server SOURCES DIR: an installation with the extension of those sources, and a cluster with
+# build_server SOURCES DIR [NAME]: an installation with the extension of those sources, and a cluster with
 # PostgreSQL's default durability, all below DIR; sets bindir. Nothing of it can reach Stripe.
 build_server()
 {
-	say "building ${3:-}"
+	say "building${3:+ $3}"
 	as_user mkdir -p "$2"
 	sl_repo=$1 copy_tree "$2/tree"
 	private_postgres "$2/pg"
@@ -60,8 +60,8 @@ build_pg_net()
 	} >"$2/pg_net.log" 2>&1 || { tail -n 5 "$2/pg_net.log" >&2; say 'pg_net cannot be built'; return 1; }
 }
 
-# measure ARGUMENT...: bench/measure, as the user that runs PostgreSQL
+# measure MODULE ARGUMENT...: a program of bench/measure, as the user that runs PostgreSQL
 measure()
 {
-	as_user env PYTHONPATH="$workdir/new/tree/bench" python3 -m measure "$@"
+	as_user env PYTHONPATH="$workdir/new/tree/bench" python3 -m "$@"
 }

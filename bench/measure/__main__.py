@@ -26,8 +26,6 @@ class Bench:
         self.seconds = options.seconds
         self.cluster = Cluster(options.bindir, options.home, options.tree)
         self.figures = Figures(self.show)
-        with open(os.path.join(options.home, "webhook_secret"), encoding="utf-8") as file:
-            self.secret = file.read().strip()
         self._started = time.monotonic()
 
     @lru_cache(maxsize=None)
@@ -35,7 +33,7 @@ class Bench:
         """The contender in Node, installed when it is first asked for."""
         self.say("installing the contender in Node")
         return Node(os.path.join(self.options.tree, "bench", "node"),
-                    os.path.join(self.options.home, "node"), self.secret)
+                    os.path.join(self.options.home, "node"), self.cluster.secret)
 
     def show(self, text):
         """A line of the table."""

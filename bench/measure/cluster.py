@@ -35,6 +35,8 @@ class Cluster:
         self.socket = os.path.join(home, "socket")
         self.data = os.path.join(home, "data")
         self.running = False
+        with open(os.path.join(home, "webhook_secret"), encoding="utf-8") as file:
+            self.secret = file.read().strip()
 
     # ---------- the server ----------
 

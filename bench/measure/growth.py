@@ -24,10 +24,10 @@ def count(rows):
     return f"{rows // 1000000} million" if rows >= 1000000 else f"{rows // 1000} thousand"
 
 
-def prepare(cluster, database, rows, events, secret):
+def prepare(cluster, database, rows, events):
     """A database with a past of `rows` payments, and events to come."""
     cluster.fresh_database(database)
-    cluster.script("events.sql", database, n=events, secret=secret)
+    cluster.script("events.sql", database, n=events, secret=cluster.secret)
     cluster.script("growth.sql", database, rows=rows)
 
 
@@ -77,7 +77,7 @@ def run(bench):
     events = max(GUARD_ROWS, bench.rounds * bench.seconds * RATE)
     for database, rows in (("growth_small", SMALL_ROWS), ("growth_big", big_rows)):
         bench.say(f"growth: making {count(rows)} payments with all that belongs to them")
-        prepare(bench.cluster, database, rows, events, bench.secret)
+        prepare(bench.cluster, database, rows, events)
     size = bench.cluster.value("SELECT pg_size_pretty(pg_database_size('growth_big'))")
 
     for measure, cost in (

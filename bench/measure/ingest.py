@@ -25,13 +25,13 @@ SCRIPTS = {
 SEQUENCES = {FLOOR: "floor_next", OURS: "next_event", "PL/pgSQL + pgcrypto": "plpgsql_next"}
 
 
-def prepare(cluster, database, events, secret, rivals=True):
+def prepare(cluster, database, events, rivals=True):
     """Makes a database with that many payments and events, for every contender."""
     cluster.fresh_database(database)
-    cluster.script("events.sql", database, n=events, secret=secret)
+    cluster.script("events.sql", database, n=events, secret=cluster.secret)
     cluster.script("ingest_floor.sql", database)
     if rivals:
-        cluster.script("ingest_plpgsql.sql", database, secret=secret)
+        cluster.script("ingest_plpgsql.sql", database, secret=cluster.secret)
         cluster.script("ingest_node.sql", database)
     cluster.sql("CHECKPOINT", database)
 
@@ -72,7 +72,7 @@ def run(bench):
     """Measures, and makes the rows."""
     events = bench.rounds * bench.seconds * sum(RATE.values())
     bench.say(f"ingest: making {events} payments and as many signed events")
-    prepare(bench.cluster, DATABASE, events, bench.secret)
+    prepare(bench.cluster, DATABASE, events)
     node = bench.node()
 
     for clients in CLIENTS:

@@ -110,7 +110,7 @@ def _subtitle(rows):
     rounds = {row.rounds for row in rows}
     if max(rounds) == 1:
         return "one measurement"
-    return f"medians of {max(rounds)} rounds; the thin line is the 95 % interval of the median"
+    return f"medians of {max(rounds)} rounds; the thin line is from where to where the median may be"
 
 
 def _nice(value):

@@ -37,12 +37,12 @@ VACUUM ANALYZE bench.to_verify;
 """
 
 
-def contender(cluster, check):
+def contender(cluster, database, check):
     """A function that measures one round of a check."""
     def measure():
         statement = f"SELECT count(*) FILTER (WHERE {check}) FROM bench.to_verify;\n"
         output = cluster.sql("SET max_parallel_workers_per_gather = 0; SET jit = off;\n"
-                             "\\timing on\n" + statement * PASSES, DATABASE)
+                             "\\timing on\n" + statement * PASSES, database)
         times = [float(line[0].split()[1]) for line in output if line[0].startswith("Time:")]
         counts = {line[0] for line in output if not line[0].startswith("Time:")}
         assert counts == {str(EVENTS)}, counts
@@ -50,14 +50,19 @@ def contender(cluster, check):
     return measure
 
 
+def prepare(cluster, database, rivals=True):
+    """A database with events to verify."""
+    cluster.fresh_database(database)
+    cluster.script("events.sql", database, n=EVENTS, secret=cluster.secret)
+    if rivals:
+        cluster.script("ingest_plpgsql.sql", database, secret=cluster.secret)
+    cluster.sql(SETUP, database, secret=cluster.secret, n=EVENTS)
+
+
 def run(bench):
     """Measures, and makes the rows."""
-    bench.cluster.fresh_database(DATABASE)
-    bench.cluster.script("events.sql", DATABASE, n=EVENTS, secret=bench.secret)
-    bench.cluster.script("ingest_plpgsql.sql", DATABASE, secret=bench.secret)
-    bench.cluster.sql(SETUP, DATABASE, secret=bench.secret, n=EVENTS)
-
-    contenders = {name: contender(bench.cluster, check) for name, check in CHECKS.items()}
+    prepare(bench.cluster, DATABASE)
+    contenders = {name: contender(bench.cluster, DATABASE, check) for name, check in CHECKS.items()}
     node = bench.node()
     if not node.missing:
         contenders[NODE] = lambda: {"time": node.run(bench.cluster, "verify", database=DATABASE)["us"]}
