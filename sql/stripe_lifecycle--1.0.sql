@@ -98,8 +98,10 @@ CREATE TABLE @extschema@.payments (
 	created_at          timestamptz NOT NULL DEFAULT pg_catalog.now(),
 	updated_at          timestamptz NOT NULL DEFAULT pg_catalog.now(),
 	finished_at         timestamptz,
+	owner               text,
 	PRIMARY KEY (id),
-	CONSTRAINT payments_idempotency_key_key UNIQUE (idempotency_key),
+	-- the key first: it tells payments apart, be there owners or not
+	CONSTRAINT payments_idempotency_key_key UNIQUE NULLS NOT DISTINCT (idempotency_key, owner),
 	CONSTRAINT payments_payment_intent_id_key UNIQUE (payment_intent_id)
 ) WITH (fillfactor = 70);
 
@@ -112,7 +114,7 @@ CREATE INDEX payments_open ON @extschema@.payments (created_at)
 COMMENT ON TABLE @extschema@.payments IS
 'One row a payment. Written by the functions of stripe_lifecycle only: the state moves by verified events of Stripe and by nothing else';
 COMMENT ON COLUMN @extschema@.payments.id IS 'UUID version 7, made by create_payment()';
-COMMENT ON COLUMN @extschema@.payments.idempotency_key IS 'the caller''s key: one key, one payment';
+COMMENT ON COLUMN @extschema@.payments.idempotency_key IS 'the caller''s key: one key of one owner, one payment';
 COMMENT ON COLUMN @extschema@.payments.state IS 'see legal_transitions()';
 COMMENT ON COLUMN @extschema@.payments.amount IS 'in the smallest unit of the currency, as Stripe counts it';
 COMMENT ON COLUMN @extschema@.payments.currency IS 'ISO 4217 code in lower case';
@@ -141,6 +143,7 @@ COMMENT ON COLUMN @extschema@.payments.transitions IS 'number of rows this payme
 COMMENT ON COLUMN @extschema@.payments.created_at IS 'when create_payment() ran';
 COMMENT ON COLUMN @extschema@.payments.updated_at IS 'when this row last changed';
 COMMENT ON COLUMN @extschema@.payments.finished_at IS 'when the payment reached succeeded or failed';
+COMMENT ON COLUMN @extschema@.payments.owner IS 'the customer whose web request created it: the claim that stripe_lifecycle.owner_claim named; other requests do not see it. NULL: nobody''s';
 
 CREATE TABLE @extschema@.payment_transitions (
 	payment_id    uuid NOT NULL,
@@ -298,6 +301,10 @@ CREATE TABLE @extschema@.api_attempts (
 	PRIMARY KEY (request_id, attempt)
 ) WITH (fillfactor = 80);
 
+-- A worker completes what its predecessor had under way when it died.
+CREATE INDEX api_attempts_open ON @extschema@.api_attempts (request_id)
+	WHERE finished_at IS NULL;
+
 COMMENT ON TABLE @extschema@.api_attempts IS
 'Every HTTP call, written before its first byte leaves and completed with its answer';
 COMMENT ON COLUMN @extschema@.api_attempts.request_id IS 'the row of api_requests';
@@ -384,6 +391,12 @@ CREATE TABLE @extschema@.reconcile_state (
 	last_error       jsonb,
 	gap_from         timestamptz,
 	gap_to           timestamptz,
+	run_failures     integer NOT NULL DEFAULT 0,
+	failing          integer NOT NULL DEFAULT 0,
+	failing_since    timestamptz,
+	failing_error    jsonb,
+	retry_from       timestamptz,
+	retry_at         timestamptz,
 	PRIMARY KEY (account)
 ) WITH (fillfactor = 50);
 
@@ -397,7 +410,7 @@ COMMENT ON COLUMN @extschema@.reconcile_state.run_started_at IS 'when the run un
 COMMENT ON COLUMN @extschema@.reconcile_state.run_gte IS 'the oldest time it reads';
 COMMENT ON COLUMN @extschema@.reconcile_state.run_after IS 'the last event it has read: Stripe lists the newest first';
 COMMENT ON COLUMN @extschema@.reconcile_state.run_newest IS 'Stripe''s clock when it began: the next cursor';
-COMMENT ON COLUMN @extschema@.reconcile_state.run_failed IS 'time of the oldest event of ours that could not be taken in: the next cursor, so that it is read again';
+COMMENT ON COLUMN @extschema@.reconcile_state.run_failed IS 'time of the oldest event of ours that it could not take in';
 COMMENT ON COLUMN @extschema@.reconcile_state.run_pages IS 'pages read by the run under way, or by the latest';
 COMMENT ON COLUMN @extschema@.reconcile_state.in_flight IS 'a page is being fetched; due_at is the end of its lease';
 COMMENT ON COLUMN @extschema@.reconcile_state.due_at IS 'when the next page or run is due, unless that is a matter of the interval';
@@ -407,6 +420,12 @@ COMMENT ON COLUMN @extschema@.reconcile_state.last_finished_at IS 'when the late
 COMMENT ON COLUMN @extschema@.reconcile_state.last_error IS 'what went wrong in the run under way, or in the latest';
 COMMENT ON COLUMN @extschema@.reconcile_state.gap_from IS 'events from here to gap_to were gone from Stripe, which keeps them for 30 days, before they could be read. Stays until its owner sets both to NULL';
 COMMENT ON COLUMN @extschema@.reconcile_state.gap_to IS 'the end of that gap';
+COMMENT ON COLUMN @extschema@.reconcile_state.run_failures IS 'how many events of ours it could not take in';
+COMMENT ON COLUMN @extschema@.reconcile_state.failing IS 'how many events of ours are at Stripe and could not be taken in';
+COMMENT ON COLUMN @extschema@.reconcile_state.failing_since IS 'since when there are any';
+COMMENT ON COLUMN @extschema@.reconcile_state.failing_error IS 'id and SQLSTATE of one of them';
+COMMENT ON COLUMN @extschema@.reconcile_state.retry_from IS 'time of the oldest of them; proven_until stays before it';
+COMMENT ON COLUMN @extschema@.reconcile_state.retry_at IS 'when a run is to begin there and try them again. Its owner may set it to now()';
 
 CREATE TABLE @extschema@.operator_actions (
 	id         bigint GENERATED ALWAYS AS IDENTITY,
@@ -672,7 +691,9 @@ COMMENT ON FUNCTION @extschema@.resolve_conflict(text, text, text) IS
 
 --
 -- What is going on.  The views read only what waits for somebody, through
--- partial indexes, so they cost what that is and not what ever was.
+-- partial indexes, so they cost what that is and not what ever was.  They are
+-- read by roles that may not read the tables: hence security_barrier, lest a
+-- function in such a role's query be shown the rows that a view leaves out.
 --
 
 CREATE FUNCTION @extschema@.stats(
@@ -719,7 +740,7 @@ CREATE FUNCTION @extschema@.server_status(
 COMMENT ON FUNCTION @extschema@.server_status() IS
 'What health() knows of the server: processes, whether the files of secrets can be used, where it runs. For the owner';
 
-CREATE VIEW @extschema@.pg_stat_stripe_lifecycle AS
+CREATE VIEW @extschema@.pg_stat_stripe_lifecycle WITH (security_barrier) AS
 SELECT d.oid AS datid, d.datname,
 	   q.queued, q.in_flight, q.oldest_due,
 	   (SELECT count(*) FROM @extschema@.api_requests WHERE status = 'unknown') AS unknown_requests,
@@ -773,7 +794,7 @@ COMMENT ON COLUMN @extschema@.pg_stat_stripe_lifecycle.last_webhook IS 'when a w
 COMMENT ON COLUMN @extschema@.pg_stat_stripe_lifecycle.worker_starts IS 'workers that took up this database';
 COMMENT ON COLUMN @extschema@.pg_stat_stripe_lifecycle.worker_failures IS 'workers that ended otherwise than by having nothing to do';
 
-CREATE VIEW @extschema@.conflicts AS
+CREATE VIEW @extschema@.conflicts WITH (security_barrier) AS
 SELECT event_id, type, payment_id, payment_intent_id, reason, created, received_at
   FROM @extschema@.webhook_events
  WHERE outcome = 'conflict';
@@ -790,7 +811,7 @@ COMMENT ON COLUMN @extschema@.conflicts.received_at IS 'when it arrived here';
 -- Refusals that need no human are left out: a bank's no, a call whose payment
 -- has ended, one that a later call took the place of.  A failed payment's
 -- cancellation does matter, because the customer could still pay.
-CREATE VIEW @extschema@.dead_requests AS
+CREATE VIEW @extschema@.dead_requests WITH (security_barrier) AS
 SELECT r.id, r.payment_id, r.operation, r.status, r.finished_at AS since,
 	   coalesce(r.last_error ->> 'message', r.last_error ->> 'code', 'no answer of Stripe''s was stored') AS why,
 	   CASE WHEN r.first_sent_at IS NULL OR r.first_sent_at > pg_catalog.now() - interval '23 hours'
@@ -827,7 +848,7 @@ COMMENT ON COLUMN @extschema@.dead_requests.what_to_do IS 'what to do about it';
 
 -- The look at the creating request costs two index probes and is done only for
 -- payments without a PaymentIntent.
-CREATE VIEW @extschema@.stuck_payments AS
+CREATE VIEW @extschema@.stuck_payments WITH (security_barrier) AS
 SELECT p.id AS payment_id, p.state, p.updated_at AS since,
 	   k.kind NOT IN ('customer_details', 'customer_action') AND
 	   (k.kind <> 'processing' OR p.updated_at < pg_catalog.now() - interval '7 days') AS needs_operator,
@@ -1086,7 +1107,8 @@ BEGIN
 	check_name := 'reconciliation'; hint := NULL; status := 'ok';
 	SELECT s.setting::bigint INTO n FROM pg_settings s WHERE s.name = 'stripe_lifecycle.reconcile_interval';
 	SELECT max(clock_timestamp() - coalesce(r.proven_until, r.since)) AS lag,
-		   min(r.gap_from) AS gap_from, max(r.gap_to) AS gap_to, max(r.failures) AS failures
+		   min(r.gap_from) AS gap_from, max(r.gap_to) AS gap_to,
+		   sum(r.failing) AS failing, min(r.failing_since) AS failing_since, min(r.retry_at) AS retry_at
 	  INTO facts FROM @extschema@.reconcile_state r;
 	IF facts.gap_from IS NOT NULL THEN
 		status := 'critical';
@@ -1102,6 +1124,12 @@ BEGIN
 		IF facts.lag > make_interval(secs => 3 * n) + interval '5 min' THEN
 			status := CASE WHEN facts.lag > interval '1 day' THEN 'critical' ELSE 'warning' END;
 			hint := 'See last_error of reconcile_state, and the checks worker, api_key and paused. Stripe keeps events for 30 days.';
+		END IF;
+		IF facts.failing > 0 THEN
+			status := CASE WHEN clock_timestamp() - facts.failing_since > interval '1 day' THEN 'critical' ELSE 'warning' END;
+			detail := format('%s events could not be taken in, since %s; tried again at %s', facts.failing,
+							 date_trunc('second', facts.failing_since), date_trunc('second', facts.retry_at));
+			hint := 'failing_error of reconcile_state names one of them and the error. Mend that; to try again at once, set retry_at there to now().';
 		END IF;
 	END IF;
 	RETURN NEXT;
@@ -1125,93 +1153,237 @@ COMMENT ON FUNCTION @extschema@.health() IS
 'Is all well? One row per check: ok, warning or critical, with what was found and what to do';
 
 --
--- Grants.  Nothing is PUBLIC's but the bare facts of the state machine.
+-- Grants.  Nothing is PUBLIC's.
+--
+-- privileges() is the one list of who may do what.  A function more is a row
+-- more; the grant and revoke functions, lint(), and the tests that compare
+-- docs/privileges.md with the catalogs all read it.
 --
 
-REVOKE ALL ON ALL FUNCTIONS IN SCHEMA @extschema@ FROM PUBLIC;
+CREATE FUNCTION @extschema@.privileges(
+	OUT kind text, OUT privilege text, OUT class text, OUT object text,
+	OUT column_name text)
+	RETURNS SETOF record
+	LANGUAGE sql STABLE PARALLEL SAFE ROWS 150
+	SET search_path = pg_catalog, pg_temp
+	AS $$
+	SELECT k.kind, l.privilege, l.class,
+		   CASE l.class WHEN 'SCHEMA' THEN '@extschema@' ELSE '@extschema@.' || l.name END,
+		   c.column_name
+	  FROM (VALUES
+	('SCHEMA', '', 'USAGE', '{web,application,auditor,operator,worker}', NULL),
+	('TYPE', 'payment_state', 'USAGE', '{application,worker}', NULL),
+	('TYPE', 'event_outcome', 'USAGE', '{application,worker}', NULL),
+	('TYPE', 'request_status', 'USAGE', '{application,worker}', NULL),
+
+	('FUNCTION', 'create_payment(bigint, text, text, text, text, text, text, text, text, jsonb, jsonb)', 'EXECUTE', '{application}', NULL),
+	('FUNCTION', 'payment_status(uuid, interval)', 'EXECUTE', '{web,application}', NULL),
+	('FUNCTION', 'confirm_payment(uuid, jsonb)', 'EXECUTE', '{application}', NULL),
+	('FUNCTION', 'cancel_payment(uuid, text)', 'EXECUTE', '{application}', NULL),
+	('FUNCTION', 'ingest_webhook(text, text)', 'EXECUTE', '{application}', NULL),
+	('FUNCTION', 'ingest_webhook(bytea, text)', 'EXECUTE', '{application}', NULL),
+	('FUNCTION', 'legal_transitions()', 'EXECUTE', '{application,auditor}', NULL),
+	('FUNCTION', 'health()', 'EXECUTE', '{auditor,operator}', NULL),
+	('FUNCTION', 'stats()', 'EXECUTE', '{auditor,operator}', NULL),
+	('FUNCTION', 'stats_latency()', 'EXECUTE', '{auditor,operator}', NULL),
+	('FUNCTION', 'pause_worker(text)', 'EXECUTE', '{operator}', NULL),
+	('FUNCTION', 'resume_worker()', 'EXECUTE', '{operator}', NULL),
+	('FUNCTION', 'retry_request(bigint, text)', 'EXECUTE', '{operator}', NULL),
+	('FUNCTION', 'replay_event(text, text)', 'EXECUTE', '{operator}', NULL),
+	('FUNCTION', 'resolve_conflict(text, text, text)', 'EXECUTE', '{operator}', NULL),
+
+	-- not client_secret, nor the customer's particulars
+	('TABLE', 'payments', 'SELECT', '{auditor}',
+	 '{id,idempotency_key,state,amount,currency,capture_method,decline_policy,stripe_account,payment_intent_id,livemode,amount_capturable,amount_received,latest_charge,cancellation_reason,decline_count,last_error,last_error_at,last_event_id,last_event_created,last_event_rank,transitions,created_at,updated_at,finished_at}'),
+	('TABLE', 'payments', 'SELECT', '{worker}', NULL),
+	('TABLE', 'payments', 'UPDATE', '{worker}', NULL),
+	-- not the body, which repeats them
+	('TABLE', 'api_requests', 'SELECT', '{auditor}',
+	 '{id,payment_id,operation,method,path,idempotency_key,stripe_account,created_at,status,attempts,next_attempt_at,first_sent_at,finished_at,http_status,stripe_request_id,last_error,lookup_at,watch_at,watch_note}'),
+	('TABLE', 'api_requests', 'SELECT', '{worker}', NULL),
+	('TABLE', 'api_requests', 'INSERT', '{worker}', NULL),
+	('TABLE', 'api_requests', 'UPDATE', '{worker}', NULL),
+	('TABLE', 'payment_transitions', 'SELECT', '{auditor}', NULL),
+	('TABLE', 'webhook_events', 'SELECT', '{auditor,worker}', NULL),
+	('TABLE', 'webhook_events', 'INSERT', '{worker}', NULL),
+	('TABLE', 'webhook_events', 'UPDATE', '{worker}', NULL),
+	('TABLE', 'api_attempts', 'SELECT', '{auditor,worker}', NULL),
+	('TABLE', 'api_attempts', 'INSERT', '{worker}', NULL),
+	('TABLE', 'api_attempts', 'UPDATE', '{worker}', NULL),
+	('TABLE', 'reconcile_state', 'SELECT', '{auditor,worker}', NULL),
+	('TABLE', 'reconcile_state', 'INSERT', '{worker}', NULL),
+	('TABLE', 'reconcile_state', 'UPDATE', '{worker}', NULL),
+	('TABLE', 'worker_state', 'SELECT', '{auditor,operator,worker}', NULL),
+	('TABLE', 'worker_state', 'UPDATE', '{worker}', NULL),
+	('TABLE', 'operator_actions', 'SELECT', '{auditor,operator}', NULL),
+	('TABLE', 'dead_requests', 'SELECT', '{auditor,operator}', NULL),
+	('TABLE', 'stuck_payments', 'SELECT', '{auditor,operator}', NULL),
+	('TABLE', 'conflicts', 'SELECT', '{auditor,operator}', NULL),
+	('TABLE', 'pg_stat_stripe_lifecycle', 'SELECT', '{auditor,operator}', NULL)
+	  ) AS l (class, name, privilege, kinds, columns)
+	 CROSS JOIN LATERAL pg_catalog.unnest(l.kinds::text[]) AS k (kind)
+	 CROSS JOIN LATERAL pg_catalog.unnest(coalesce(l.columns::text[], '{NULL}')) AS c (column_name)
+$$;
+COMMENT ON FUNCTION @extschema@.privileges() IS
+'The list of who may do what, by kind of role: web, application, auditor, operator, and worker (role stripe_lifecycle_worker). column_name is NULL where the whole object is meant. For the owner';
+
+CREATE FUNCTION @extschema@.granted_privileges(
+	OUT grantee oid, OUT privilege text, OUT class text, OUT object text,
+	OUT column_name text, OUT grantable boolean)
+	RETURNS SETOF record
+	LANGUAGE sql STABLE PARALLEL SAFE ROWS 150
+	SET search_path = pg_catalog, pg_temp
+	AS $$
+	WITH acls (class, object, column_name, owner, acl) AS (
+		SELECT 'SCHEMA', '@extschema@', NULL, n.nspowner,
+			   coalesce(n.nspacl, acldefault('n', n.nspowner))
+		  FROM pg_namespace n WHERE n.nspname = '@extschema@'
+		UNION ALL
+		SELECT 'TYPE', format('@extschema@.%I', t.typname), NULL, t.typowner,
+			   coalesce(t.typacl, acldefault('T', t.typowner))
+		  FROM pg_type t WHERE t.typnamespace = '@extschema@'::regnamespace AND t.typtype IN ('c', 'e')
+		UNION ALL
+		SELECT 'FUNCTION', format('@extschema@.%I(%s)', p.proname, oidvectortypes(p.proargtypes)), NULL,
+			   p.proowner, coalesce(p.proacl, acldefault('f', p.proowner))
+		  FROM pg_proc p WHERE p.pronamespace = '@extschema@'::regnamespace
+		UNION ALL
+		SELECT CASE c.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END,
+			   format('@extschema@.%I', c.relname), NULL, c.relowner,
+			   coalesce(c.relacl, acldefault(CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END::"char", c.relowner))
+		  FROM pg_class c WHERE c.relnamespace = '@extschema@'::regnamespace AND c.relkind IN ('r', 'v', 'm', 'p', 'f', 'S')
+		UNION ALL
+		SELECT 'TABLE', format('@extschema@.%I', c.relname), a.attname, c.relowner, a.attacl
+		  FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
+		 WHERE c.relnamespace = '@extschema@'::regnamespace AND a.attacl IS NOT NULL AND NOT a.attisdropped)
+	SELECT x.grantee, x.privilege_type, acls.class, acls.object, acls.column_name, x.is_grantable
+	  FROM acls CROSS JOIN LATERAL aclexplode(acls.acl) x
+	 WHERE x.grantee <> acls.owner
+$$;
+COMMENT ON FUNCTION @extschema@.granted_privileges() IS
+'What has really been granted on the objects of stripe_lifecycle to anybody but their owner, in the words of privileges(); grantee 0 is PUBLIC. For the owner';
+
+-- A role may be of several kinds, and kinds share privileges, so that a revoke
+-- has to know which others the role is of: those of which it has every
+-- privilege that no other kind has.  Each kind needs one at least for this.
+CREATE FUNCTION @extschema@.kinds_of_role(role regrole) RETURNS text[]
+	LANGUAGE sql STABLE PARALLEL SAFE
+	SET search_path = pg_catalog, pg_temp
+	AS $$
+	WITH own AS (
+		SELECT min(p.kind) AS kind, p.privilege, p.class, p.object, p.column_name
+		  FROM @extschema@.privileges() p
+		 GROUP BY p.privilege, p.class, p.object, p.column_name HAVING count(*) = 1),
+	kinds AS (
+		SELECT o.kind
+		  FROM own o
+		  LEFT JOIN @extschema@.granted_privileges() g
+			ON g.grantee = role::oid AND g.privilege = o.privilege AND g.class = o.class
+		   AND g.object = o.object AND g.column_name IS NOT DISTINCT FROM o.column_name
+		 GROUP BY o.kind HAVING bool_and(g.grantee IS NOT NULL))
+	SELECT coalesce(array_agg(k.kind ORDER BY k.kind), '{}') FROM kinds k
+$$;
+COMMENT ON FUNCTION @extschema@.kinds_of_role(regrole) IS
+'Of which kinds a role is: those whose own privileges were all granted to it. For the owner';
+
+CREATE FUNCTION @extschema@.change_privileges(action text, kind text, role regrole) RETURNS void
+	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+	SET search_path = pg_catalog, pg_temp
+	AS $$
+DECLARE
+	rolename name := (SELECT r.rolname FROM pg_roles r WHERE r.oid = role);
+	kept text[] := '{}';
+	item record;
+BEGIN
+	IF role IS NULL THEN
+		RAISE EXCEPTION 'argument "role" must not be null'
+			USING ERRCODE = 'null_value_not_allowed';
+	ELSIF rolename IS NULL THEN
+		RAISE EXCEPTION 'role with OID % does not exist', role::oid
+			USING ERRCODE = 'undefined_object';
+	END IF;
+	-- the owner has it all, and must not lose what its functions need
+	IF role = (SELECT n.nspowner FROM pg_namespace n WHERE n.nspname = '@extschema@') THEN
+		RAISE NOTICE 'role "%" owns the schema "@extschema@" and needs no grant', rolename;
+		RETURN;
+	END IF;
+
+	IF action = 'REVOKE' THEN
+		kept := array_remove(@extschema@.kinds_of_role(role), kind);
+	END IF;
+	FOR item IN
+		SELECT p.privilege || coalesce(' (' || string_agg(quote_ident(p.column_name), ', ') || ')', '') AS privilege,
+			   p.class, p.object
+		  FROM @extschema@.privileges() p
+		 WHERE p.kind = change_privileges.kind
+		   AND NOT EXISTS (SELECT FROM @extschema@.privileges() k
+							WHERE k.kind = ANY (kept) AND k.privilege = p.privilege
+							  AND k.class = p.class AND k.object = p.object
+							  AND k.column_name IS NOT DISTINCT FROM p.column_name)
+		 GROUP BY p.privilege, p.class, p.object, p.column_name IS NULL
+	LOOP
+		EXECUTE format('%s %s ON %s %s %s %I', action, item.privilege, item.class, item.object,
+					   CASE action WHEN 'GRANT' THEN 'TO' ELSE 'FROM' END, rolename);
+	END LOOP;
+END
+$$;
+COMMENT ON FUNCTION @extschema@.change_privileges(text, text, regrole) IS
+'Grants a role what privileges() lists for a kind (action GRANT), or takes it away but for what another kind of the role''s needs (REVOKE). For the owner';
+
+CREATE FUNCTION @extschema@.grant_web(role regrole) RETURNS void
+	LANGUAGE sql VOLATILE PARALLEL UNSAFE
+	SET search_path = pg_catalog, pg_temp
+	AS $$ SELECT @extschema@.change_privileges('GRANT', 'web', role) $$;
+COMMENT ON FUNCTION @extschema@.grant_web(regrole) IS
+'Grants a role what the anonymous role of a web gateway needs: to follow a payment whose id it was given; no table';
+
+CREATE FUNCTION @extschema@.revoke_web(role regrole) RETURNS void
+	LANGUAGE sql VOLATILE PARALLEL UNSAFE
+	SET search_path = pg_catalog, pg_temp
+	AS $$ SELECT @extschema@.change_privileges('REVOKE', 'web', role) $$;
+COMMENT ON FUNCTION @extschema@.revoke_web(regrole) IS
+'Takes away what grant_web() gave, but for what another grant_...() gave as well';
 
 CREATE FUNCTION @extschema@.grant_application(role regrole) RETURNS void
-	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+	LANGUAGE sql VOLATILE PARALLEL UNSAFE
 	SET search_path = pg_catalog, pg_temp
-	AS $$
-BEGIN
-	EXECUTE pg_catalog.format('GRANT USAGE ON SCHEMA @extschema@ TO %s', role);
-	EXECUTE pg_catalog.format(
-		'GRANT EXECUTE ON FUNCTION
-			@extschema@.create_payment(bigint, text, text, text, text, text, text, text, text, jsonb, jsonb),
-			@extschema@.payment_status(uuid, interval),
-			@extschema@.confirm_payment(uuid, jsonb),
-			@extschema@.cancel_payment(uuid, text),
-			@extschema@.ingest_webhook(text, text),
-			@extschema@.ingest_webhook(bytea, text),
-			@extschema@.legal_transitions()
-		 TO %s', role);
-END
-$$;
+	AS $$ SELECT @extschema@.change_privileges('GRANT', 'application', role) $$;
 COMMENT ON FUNCTION @extschema@.grant_application(regrole) IS
 'Grants a role what an application needs: to create, follow, confirm and cancel payments, and to hand in webhooks; no table';
-REVOKE ALL ON FUNCTION @extschema@.grant_application(regrole) FROM PUBLIC;
+
+CREATE FUNCTION @extschema@.revoke_application(role regrole) RETURNS void
+	LANGUAGE sql VOLATILE PARALLEL UNSAFE
+	SET search_path = pg_catalog, pg_temp
+	AS $$ SELECT @extschema@.change_privileges('REVOKE', 'application', role) $$;
+COMMENT ON FUNCTION @extschema@.revoke_application(regrole) IS
+'Takes away what grant_application() gave, but for what another grant_...() gave as well';
 
 CREATE FUNCTION @extschema@.grant_auditor(role regrole) RETURNS void
-	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+	LANGUAGE sql VOLATILE PARALLEL UNSAFE
 	SET search_path = pg_catalog, pg_temp
-	AS $$
-BEGIN
-	EXECUTE pg_catalog.format('GRANT USAGE ON SCHEMA @extschema@ TO %s', role);
-	EXECUTE pg_catalog.format(
-		'GRANT EXECUTE ON FUNCTION @extschema@.legal_transitions() TO %s', role);
-	EXECUTE pg_catalog.format(
-		'GRANT SELECT ON @extschema@.payment_transitions, @extschema@.webhook_events,
-			@extschema@.api_attempts, @extschema@.reconcile_state,
-			@extschema@.worker_state, @extschema@.operator_actions,
-			@extschema@.dead_requests, @extschema@.stuck_payments,
-			@extschema@.conflicts, @extschema@.pg_stat_stripe_lifecycle TO %s', role);
-	EXECUTE pg_catalog.format(
-		'GRANT EXECUTE ON FUNCTION @extschema@.health(), @extschema@.stats(),
-			@extschema@.stats_latency() TO %s', role);
-	-- not client_secret, nor the customer's particulars
-	EXECUTE pg_catalog.format(
-		'GRANT SELECT (id, idempotency_key, state, amount, currency, capture_method,
-			decline_policy, stripe_account, payment_intent_id, livemode,
-			amount_capturable, amount_received, latest_charge, cancellation_reason,
-			decline_count, last_error, last_error_at, last_event_id,
-			last_event_created, last_event_rank, transitions, created_at,
-			updated_at, finished_at) ON @extschema@.payments TO %s', role);
-	-- not the body, which repeats them
-	EXECUTE pg_catalog.format(
-		'GRANT SELECT (id, payment_id, operation, method, path, idempotency_key,
-			stripe_account, created_at, status, attempts, next_attempt_at,
-			first_sent_at, finished_at, http_status, stripe_request_id,
-			last_error, lookup_at, watch_at, watch_note) ON @extschema@.api_requests TO %s', role);
-END
-$$;
+	AS $$ SELECT @extschema@.change_privileges('GRANT', 'auditor', role) $$;
 COMMENT ON FUNCTION @extschema@.grant_auditor(regrole) IS
 'Grants a role to read the payments and everything that happened to them, without client secrets, customers'' particulars and request bodies';
-REVOKE ALL ON FUNCTION @extschema@.grant_auditor(regrole) FROM PUBLIC;
+
+CREATE FUNCTION @extschema@.revoke_auditor(role regrole) RETURNS void
+	LANGUAGE sql VOLATILE PARALLEL UNSAFE
+	SET search_path = pg_catalog, pg_temp
+	AS $$ SELECT @extschema@.change_privileges('REVOKE', 'auditor', role) $$;
+COMMENT ON FUNCTION @extschema@.revoke_auditor(regrole) IS
+'Takes away what grant_auditor() gave, but for what another grant_...() gave as well';
 
 CREATE FUNCTION @extschema@.grant_operator(role regrole) RETURNS void
-	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+	LANGUAGE sql VOLATILE PARALLEL UNSAFE
 	SET search_path = pg_catalog, pg_temp
-	AS $$
-BEGIN
-	EXECUTE pg_catalog.format('GRANT USAGE ON SCHEMA @extschema@ TO %s', role);
-	EXECUTE pg_catalog.format(
-		'GRANT EXECUTE ON FUNCTION
-			@extschema@.pause_worker(text), @extschema@.resume_worker(),
-			@extschema@.retry_request(bigint, text),
-			@extschema@.replay_event(text, text),
-			@extschema@.resolve_conflict(text, text, text),
-			@extschema@.health(), @extschema@.stats(), @extschema@.stats_latency()
-		 TO %s', role);
-	EXECUTE pg_catalog.format(
-		'GRANT SELECT ON @extschema@.dead_requests, @extschema@.stuck_payments,
-			@extschema@.conflicts, @extschema@.pg_stat_stripe_lifecycle,
-			@extschema@.operator_actions, @extschema@.worker_state TO %s', role);
-END
-$$;
+	AS $$ SELECT @extschema@.change_privileges('GRANT', 'operator', role) $$;
 COMMENT ON FUNCTION @extschema@.grant_operator(regrole) IS
 'Grants a role what an operator needs: to see what is wrong, pause and resume the worker, send requests again and decide on events; no payment''s particulars (see grant_auditor)';
-REVOKE ALL ON FUNCTION @extschema@.grant_operator(regrole) FROM PUBLIC;
+
+CREATE FUNCTION @extschema@.revoke_operator(role regrole) RETURNS void
+	LANGUAGE sql VOLATILE PARALLEL UNSAFE
+	SET search_path = pg_catalog, pg_temp
+	AS $$ SELECT @extschema@.change_privileges('REVOKE', 'operator', role) $$;
+COMMENT ON FUNCTION @extschema@.revoke_operator(regrole) IS
+'Takes away what grant_operator() gave, but for what another grant_...() gave as well';
 
 --
 -- The worker's role.  The worker is connected as the bootstrap superuser, like
@@ -1240,11 +1412,22 @@ BEGIN
 END
 $$;
 
-GRANT USAGE ON SCHEMA @extschema@ TO stripe_lifecycle_worker;
-GRANT SELECT, UPDATE ON @extschema@.payments, @extschema@.worker_state
-	TO stripe_lifecycle_worker;
-GRANT SELECT, INSERT, UPDATE ON @extschema@.webhook_events, @extschema@.api_requests,
-	@extschema@.api_attempts, @extschema@.reconcile_state
-	TO stripe_lifecycle_worker;
-GRANT USAGE ON TYPE @extschema@.payment_state, @extschema@.event_outcome,
-	@extschema@.request_status TO stripe_lifecycle_worker;
+SELECT @extschema@.change_privileges('GRANT', 'worker', 'stripe_lifecycle_worker');
+
+-- Last, when everything is there.
+REVOKE ALL ON ALL FUNCTIONS IN SCHEMA @extschema@ FROM PUBLIC;
+-- USAGE of a type, which PostgreSQL gives to PUBLIC, lets others make tables
+-- that stand in the way of dropping it.
+DO $$
+DECLARE
+	type name;
+BEGIN
+	FOR type IN
+		SELECT t.typname FROM pg_catalog.pg_type t
+		  JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) t.typnamespace
+		 WHERE n.nspname OPERATOR(pg_catalog.=) '@extschema@' AND t.typtype IN ('c', 'e')
+	LOOP
+		EXECUTE pg_catalog.format('REVOKE ALL ON TYPE @extschema@.%I FROM PUBLIC', type);
+	END LOOP;
+END
+$$;

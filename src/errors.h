@@ -53,6 +53,9 @@
 #define SL_ERRCODE_UNKNOWN_EVENT			SL_SQLSTATE('0', '4', '3')
 #define SL_ERRCODE_EVENT_DECIDED			SL_SQLSTATE('0', '4', '4')
 
+/* owners of payments */
+#define SL_ERRCODE_NO_OWNER					SL_SQLSTATE('0', '5', '0')
+
 /* library and schema */
 #define SL_ERRCODE_SCHEMA_MISMATCH			SL_SQLSTATE('0', '3', '0')
 

@@ -447,6 +447,30 @@ sl_object_id(Jsonb *object)
 	return member_string(&object->root, "id");
 }
 
+/* Letters, digits and underscores: safe in any part of a URL. */
+bool
+sl_id_is_plain(const char *id)
+{
+	return id[0] != '\0' &&
+		strspn(id, "0123456789abcdefghijklmnopqrstuvwxyz"
+			   "ABCDEFGHIJKLMNOPQRSTUVWXYZ_") == strlen(id);
+}
+
+/*
+ * The object that the next page is to start after, or NULL if this was the
+ * last page.  False: there are more, but the page doesn't say after what.
+ */
+bool
+sl_list_next(const SlList *list, char **after)
+{
+	*after = NULL;
+	if (!list->has_more)
+		return true;
+	if (list->n > 0)
+		*after = sl_object_id(list->items[list->n - 1]);
+	return *after != NULL && sl_id_is_plain(*after);
+}
+
 /* When it was created, in Unix seconds; false if that is not said. */
 bool
 sl_object_created(Jsonb *object, int64 *created)

@@ -76,7 +76,9 @@ extern Jsonb *sl_json_parse(const char *text, size_t len, bool *ok);
 extern void sl_event_read(Jsonb *body, SlEvent *event);
 extern bool sl_intent_read(Jsonb *body, SlIntent *intent);
 extern bool sl_list_read(Jsonb *body, SlList *list);
+extern bool sl_list_next(const SlList *list, char **after);
 extern char *sl_object_id(Jsonb *object);
+extern bool sl_id_is_plain(const char *id);
 extern bool sl_object_created(Jsonb *object, int64 *created);
 extern bool sl_api_error_read(Jsonb *body, const char *operation,
 							  int http_status, SlApiError *error);

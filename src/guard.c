@@ -202,24 +202,22 @@ append_transition(const GuardedRow *g, SlState from, SlState to,
 	int			saved_context;
 
 	memset(row.nulls, true, sizeof(row.nulls));
-#define SET(col, datum) (row.values[col] = (datum), row.nulls[col] = false)
-	SET(TRA_PAYMENT_ID, g->new.values[PAY_ID]);
-	SET(TRA_SEQ, g->new.values[PAY_TRANSITIONS]);
+	SET(&row, TRA_PAYMENT_ID, g->new.values[PAY_ID]);
+	SET(&row, TRA_SEQ, g->new.values[PAY_TRANSITIONS]);
 	if (from != SL_STATE_NONE)
-		SET(TRA_FROM_STATE, sl_state_datum(from));
-	SET(TRA_TO_STATE, sl_state_datum(to));
-	SET(TRA_AT, g->new.values[PAY_UPDATED_AT]);
-	SET(TRA_SOURCE, CStringGetTextDatum(cause->source));
+		SET(&row, TRA_FROM_STATE, sl_state_datum(from));
+	SET(&row, TRA_TO_STATE, sl_state_datum(to));
+	SET(&row, TRA_AT, g->new.values[PAY_UPDATED_AT]);
+	SET(&row, TRA_SOURCE, CStringGetTextDatum(cause->source));
 	if (cause->event_id != NULL)
 	{
-		SET(TRA_EVENT_ID, CStringGetTextDatum(cause->event_id));
-		SET(TRA_EVENT_TYPE, CStringGetTextDatum(cause->event_type));
-		SET(TRA_EVENT_CREATED, TimestampTzGetDatum(cause->event_created));
+		SET(&row, TRA_EVENT_ID, CStringGetTextDatum(cause->event_id));
+		SET(&row, TRA_EVENT_TYPE, CStringGetTextDatum(cause->event_type));
+		SET(&row, TRA_EVENT_CREATED, TimestampTzGetDatum(cause->event_created));
 	}
-	SET(TRA_ROLE, CStringGetTextDatum(GetUserNameFromId(sl_acting_role(), false)));
+	SET(&row, TRA_ROLE, CStringGetTextDatum(GetUserNameFromId(sl_acting_role(), false)));
 	if (cause->note != NULL)
-		SET(TRA_NOTE, CStringGetTextDatum(cause->note));
-#undef SET
+		SET(&row, TRA_NOTE, CStringGetTextDatum(cause->note));
 
 	GetUserIdAndSecContext(&saved_user, &saved_context);
 	SetUserIdAndSecContext(g->rel->rd_rel->relowner,

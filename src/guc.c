@@ -25,6 +25,7 @@ char	   *sl_api_base;
 char	   *sl_api_key_file;
 char	   *sl_webhook_secret_file;
 char	   *sl_api_version;
+char	   *sl_owner_claim;
 int			sl_decline_policy;
 int			sl_webhook_tolerance;
 int			sl_webhook_max_size;
@@ -239,6 +240,16 @@ define_webhook_settings(void)
 }
 
 static void
+define_web_settings(void)
+{
+	DefineCustomStringVariable("stripe_lifecycle.owner_claim",
+							   "Claim of a web request's token that owns the payments it creates.",
+							   "Requests then see their own payments only.  If it is empty, payments have no owners.",
+							   &sl_owner_claim, "",
+							   PGC_SIGHUP, 0, NULL, NULL, NULL);
+}
+
+static void
 define_worker_settings(void)
 {
 	DefineCustomIntVariable("stripe_lifecycle.max_in_flight",
@@ -273,7 +284,7 @@ define_worker_settings(void)
 							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
 	DefineCustomIntVariable("stripe_lifecycle.max_requests_per_second",
 							"Most calls per second to each Stripe account, of all databases together.",
-							"0 sets no limit. Stripe allows 25 in a sandbox and 100 in live mode.",
+							"0 sets no limit until Stripe says that it is too much. Stripe allows 25 in a sandbox and 100 in live mode.",
 							&sl_max_requests_per_second, 20, 0, 10000,
 							PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomStringVariable("stripe_lifecycle.databases",
@@ -313,6 +324,7 @@ sl_guc_define(void)
 {
 	define_stripe_settings();
 	define_webhook_settings();
+	define_web_settings();
 	define_worker_settings();
 	define_reconcile_settings();
 

@@ -18,6 +18,7 @@ extern char *sl_api_base;
 extern char *sl_api_key_file;
 extern char *sl_webhook_secret_file;
 extern char *sl_api_version;
+extern char *sl_owner_claim;	/* "": payments have no owners */
 extern int	sl_decline_policy;
 extern int	sl_webhook_tolerance;	/* seconds */
 extern int	sl_webhook_max_size;	/* bytes */

@@ -77,10 +77,6 @@ static SlQuery parked_events = {
 	.args = {SL_TYPE_TEXT},
 };
 
-#define SET(row, col, datum) \
-	((row)->values[col] = (datum), (row)->nulls[col] = false)
-#define SET_NULL(row, col) \
-	((row)->values[col] = (Datum) 0, (row)->nulls[col] = true)
 #define SET_TEXT(row, col, string) \
 	do { \
 		const char *s_ = (string); \

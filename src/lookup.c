@@ -47,7 +47,7 @@
 #define CLOCK_MARGIN_S			300
 
 /* A search that began too early to prove that something is absent. */
-#define EARLY_MARK				'-'
+#define EARLY_MARK				"-"
 
 /* Due rows looked at in one claim; more wait for the next one. */
 #define MAX_DUE					64
@@ -58,18 +58,20 @@
 /* A cancellation that Stripe doesn't carry out is queued again this often. */
 #define MAX_CANCELS				5
 
-#define SET(row, col, datum) \
-	((row)->values[col] = (datum), (row)->nulls[col] = false)
-#define SET_NULL(row, col) \
-	((row)->values[col] = (Datum) 0, (row)->nulls[col] = true)
-
 #define REQUESTS "stripe_lifecycle.api_requests"
 #define ATTEMPTS "stripe_lifecycle.api_attempts"
 
-/* One row is taken at a time: looks are rare, and each needs its token. */
+/*
+ * One row is taken at a time: looks are rare, and each needs its token.  A
+ * search that began too early begins again as soon as that is no longer so:
+ * what was given up by $4 can't be under way any more.
+ */
 #define CLAIM_BY(condition, column) \
 	"WITH claimed AS (" \
-	" UPDATE " REQUESTS " r SET attempts = r.attempts + 1, " column " = $3" \
+	" UPDATE " REQUESTS " r SET attempts = r.attempts + 1, " column " = $3," \
+	" lookup_cursor = CASE WHEN r.finished_at <= $4" \
+	"  AND starts_with(r.lookup_cursor, '" EARLY_MARK "') THEN NULL" \
+	"  ELSE r.lookup_cursor END" \
 	" WHERE r.id = (SELECT d.id FROM " REQUESTS " d WHERE d.id = $1" \
 	" AND " condition " FOR UPDATE SKIP LOCKED)" \
 	" RETURNING r.id, r.attempts, r.operation, r.stripe_account," \
@@ -78,11 +80,7 @@
 	"  WHERE p.id = r.payment_id) AS payment_intent_id)," \
 	" noted AS (" \
 	" INSERT INTO " ATTEMPTS " (request_id, attempt, started_at, method)" \
-	" SELECT id, attempts, $2, 'GET' FROM claimed)," \
-	" lost AS (" \
-	" UPDATE " ATTEMPTS " a SET finished_at = $2, result = 'lost'" \
-	" FROM claimed c WHERE a.request_id = c.id AND a.attempt = c.attempts - 1" \
-	" AND a.finished_at IS NULL)" \
+	" SELECT id, attempts, $2, 'GET' FROM claimed)" \
 	" SELECT * FROM claimed"
 
 static SlQuery next_lookup = {
@@ -103,11 +101,17 @@ static SlQuery due_watches = {
 };
 static SlQuery claim_lookup = {
 	.sql = CLAIM_BY("d.status = 'unknown' AND d.lookup_at <= $2", "lookup_at"),
-	.args = {SL_TYPE_INT8, SL_TYPE_TIMESTAMPTZ, SL_TYPE_TIMESTAMPTZ},
+	.args = {
+		SL_TYPE_INT8, SL_TYPE_TIMESTAMPTZ, SL_TYPE_TIMESTAMPTZ,
+		SL_TYPE_TIMESTAMPTZ
+	},
 };
 static SlQuery claim_watch = {
 	.sql = CLAIM_BY("d.watch_at <= $2", "watch_at"),
-	.args = {SL_TYPE_INT8, SL_TYPE_TIMESTAMPTZ, SL_TYPE_TIMESTAMPTZ},
+	.args = {
+		SL_TYPE_INT8, SL_TYPE_TIMESTAMPTZ, SL_TYPE_TIMESTAMPTZ,
+		SL_TYPE_TIMESTAMPTZ
+	},
 };
 
 /*
@@ -146,13 +150,6 @@ static SlQuery postpone_watch = {
 	" WHERE id = $1 AND watch_at IS NOT NULL",
 	.args = {SL_TYPE_INT8, SL_TYPE_TIMESTAMPTZ},
 };
-static SlQuery recover = {
-	.sql = "UPDATE " REQUESTS " r SET lookup_at = $1 FROM " ATTEMPTS " a"
-	" WHERE r.status = 'unknown' AND r.lookup_at > $1"
-	" AND a.request_id = r.id AND a.attempt = r.attempts"
-	" AND a.method = 'GET' AND a.finished_at IS NULL",
-	.args = {SL_TYPE_TIMESTAMPTZ},
-};
 static SlQuery count_cancels = {
 	.sql = "SELECT count(*) FROM " REQUESTS
 	" WHERE payment_id = $1 AND operation = 'cancel'",
@@ -160,33 +157,6 @@ static SlQuery count_cancels = {
 };
 
 /* ---------- claim ---------- */
-
-static char *
-text_column(HeapTuple tuple, TupleDesc desc, int attnum)
-{
-	bool		isnull;
-	Datum		d = SPI_getbinval(tuple, desc, attnum, &isnull);
-
-	return isnull ? NULL : TextDatumGetCString(d);
-}
-
-static TimestampTz
-time_column(HeapTuple tuple, TupleDesc desc, int attnum, TimestampTz absent)
-{
-	bool		isnull;
-	Datum		d = SPI_getbinval(tuple, desc, attnum, &isnull);
-
-	return isnull ? absent : DatumGetTimestampTz(d);
-}
-
-/* Letters, digits and underscores: safe in any part of a URL. */
-static bool
-is_id(const char *id)
-{
-	return id[0] != '\0' &&
-		strspn(id, "0123456789abcdefghijklmnopqrstuvwxyz"
-			   "ABCDEFGHIJKLMNOPQRSTUVWXYZ_") == strlen(id);
-}
 
 /*
  * The page of the list to search next: PaymentIntents made between the first
@@ -205,7 +175,14 @@ list_path(TimestampTz first_sent, TimestampTz given_up, const char *cursor)
 	if (cursor == NULL)
 		return path;
 	return psprintf("%s&starting_after=%s", path,
-					cursor + (cursor[0] == EARLY_MARK ? 1 : 0));
+					cursor + (cursor[0] == EARLY_MARK[0] ? 1 : 0));
+}
+
+/* Calls that were given up by then can't be under way to Stripe any more. */
+static TimestampTz
+quiet_since(TimestampTz now)
+{
+	return TimestampTzPlusMilliseconds(now, -(sl_request_timeout + QUIET_MARGIN_MS));
 }
 
 /* The claimed row as a call in 'cxt', added to the others. */
@@ -216,23 +193,23 @@ add_call(SlCallKind kind, HeapTuple tuple, TupleDesc desc, MemoryContext cxt,
 	MemoryContext old = MemoryContextSwitchTo(cxt);
 	SlApiCall  *call = palloc0(sizeof(SlApiCall));
 	TimestampTz now = GetCurrentTimestamp();
-	char	   *intent_id = text_column(tuple, desc, 8);
+	char	   *intent_id = sl_text_column(tuple, desc, 8);
 	bool		isnull;
 
 	call->kind = kind;
 	call->request_id = DatumGetInt64(SPI_getbinval(tuple, desc, 1, &isnull));
 	call->attempt = DatumGetInt32(SPI_getbinval(tuple, desc, 2, &isnull));
-	call->operation = text_column(tuple, desc, 3);
+	call->operation = sl_text_column(tuple, desc, 3);
 	call->method = pstrdup("GET");
-	call->stripe_account = text_column(tuple, desc, 4);
-	call->first_sent_at = time_column(tuple, desc, 5, now);
+	call->stripe_account = sl_text_column(tuple, desc, 4);
+	call->first_sent_at = sl_time_column(tuple, desc, 5, now);
 	if (intent_id != NULL)
-		call->path = is_id(intent_id) ?
+		call->path = sl_id_is_plain(intent_id) ?
 			psprintf("/v1/payment_intents/%s", intent_id) : pstrdup("");
 	else
 		call->path = list_path(call->first_sent_at,
-							   time_column(tuple, desc, 6, now),
-							   text_column(tuple, desc, 7));
+							   sl_time_column(tuple, desc, 6, now),
+							   sl_text_column(tuple, desc, 7));
 	claim->calls = lappend(claim->calls, call);
 	MemoryContextSwitchTo(old);
 }
@@ -242,7 +219,7 @@ static TimestampTz
 next_of(SlQuery *query)
 {
 	(void) sl_run(query, NULL, NULL, 1);
-	return time_column(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, DT_NOEND);
+	return sl_time_column(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, DT_NOEND);
 }
 
 /*
@@ -256,26 +233,23 @@ claim_due(SlCallKind kind, const char *api_key, int room, int lease_ms,
 	bool		watch = kind == SL_CALL_WATCH;
 	TimestampTz now = GetCurrentTimestamp();
 	TimestampTz wait_until = DT_NOEND;
-	Datum		args[3] = {TimestampTzGetDatum(now)};
+	Datum		args[4] = {TimestampTzGetDatum(now)};
 	int			n = sl_run(watch ? &due_watches : &due_lookups, args, NULL, MAX_DUE);
 	SPITupleTable *due = SPI_tuptable;
 	int			i;
 
 	for (i = 0; i < n && list_length(claim->calls) < room; i++)
 	{
-		uint64		pace = sl_pacing_id(api_key, text_column(due->vals[i],
+		uint64		pace = sl_pacing_id(api_key, sl_text_column(due->vals[i],
 															 due->tupdesc, 2));
 		bool		isnull;
 
-		if (sl_pacing_take(pace, 1) == 0)
-		{
-			wait_until = Min(wait_until,
-							 TimestampTzPlusMilliseconds(now, Max(sl_pacing_delay_ms(pace), 1)));
+		if (!sl_pacing_take_one(pace, now, &wait_until))
 			continue;
-		}
 		args[0] = SPI_getbinval(due->vals[i], due->tupdesc, 1, &isnull);
 		args[1] = TimestampTzGetDatum(now);
 		args[2] = TimestampTzGetDatum(TimestampTzPlusMilliseconds(now, lease_ms));
+		args[3] = TimestampTzGetDatum(quiet_since(now));
 		if (sl_run(watch ? &claim_watch : &claim_lookup, args, NULL, 0) == 1)
 			add_call(kind, SPI_tuptable->vals[0], SPI_tuptable->tupdesc, cxt, claim);
 		else
@@ -335,15 +309,6 @@ sl_lookup_claim(const char *api_key, int room, int lease_ms, MemoryContext cxt,
 	claim_kind(SL_CALL_WATCH, &next_watch, api_key, room, lease_ms, cxt, claim);
 }
 
-/* A worker has begun: what its predecessor was looking up is due again. */
-void
-sl_lookup_recover(void)
-{
-	Datum		now = TimestampTzGetDatum(GetCurrentTimestamp());
-
-	(void) sl_run(&recover, &now, NULL, 0);
-}
-
 /* ---------- settle ---------- */
 
 static TimestampTz
@@ -365,18 +330,18 @@ given_up_at(const SlRow *request, TimestampTz now)
 static bool
 is_conclusive(const SlRow *request, const SlApiResult *res)
 {
-	TimestampTz given_up = given_up_at(request, res->started_at);
-
-	return res->started_at >=
-		TimestampTzPlusMilliseconds(given_up, sl_request_timeout + QUIET_MARGIN_MS);
+	return given_up_at(request, res->started_at) <= quiet_since(res->started_at);
 }
 
-/* It remains unknown; look again later. */
+/* It remains unknown; look again later, or once a look can be conclusive. */
 static void
 stay_unknown(SlRow *request, const SlApiResult *res, TimestampTz now)
 {
-	TimestampTz when = later(now, given_up_at(request, now), SL_LOOKUP_PAUSE_MS,
-							 LOOKUP_PAUSE_MAX_MS);
+	TimestampTz given_up = given_up_at(request, now);
+	TimestampTz when = later(now, given_up, SL_LOOKUP_PAUSE_MS, LOOKUP_PAUSE_MAX_MS);
+
+	if (given_up > quiet_since(now))
+		when = Min(when, given_up + (now - quiet_since(now)));
 
 	if (res->attempt.retry_after_ms > 0)
 		when = Max(when, TimestampTzPlusMilliseconds(now,
@@ -430,8 +395,9 @@ search_page(SlRow *payment, SlRow *request, const SlList *list,
 	const char *cursor = request->nulls[REQ_LOOKUP_CURSOR] ? NULL :
 		TextDatumGetCString(request->values[REQ_LOOKUP_CURSOR]);
 	bool		conclusive = cursor == NULL ? is_conclusive(request, res) :
-		cursor[0] != EARLY_MARK;
-	const char *last = list->n == 0 ? NULL : sl_object_id(list->items[list->n - 1]);
+		cursor[0] != EARLY_MARK[0];
+	bool		goes_on;
+	char	   *last;
 	SlIntent	intent;
 	int			i;
 
@@ -447,14 +413,15 @@ search_page(SlRow *payment, SlRow *request, const SlList *list,
 	}
 
 	SET_NULL(request, REQ_LOOKUP_CURSOR);
-	if (list->has_more && last != NULL && is_id(last))
+	goes_on = sl_list_next(list, &last);
+	if (goes_on && last != NULL)
 	{
 		SET(request, REQ_LOOKUP_CURSOR,
-			CStringGetTextDatum(psprintf("%s%s", conclusive ? "" : "-", last)));
+			CStringGetTextDatum(psprintf("%s%s", conclusive ? "" : EARLY_MARK, last)));
 		SET(request, REQ_LOOKUP_AT, TimestampTzGetDatum(now));
 		sl_update_row(SL_REQUESTS, request, NULL);
 	}
-	else if (list->has_more || !conclusive)
+	else if (!goes_on || !conclusive)
 		stay_unknown(request, res, now);
 	else
 	{
@@ -670,11 +637,13 @@ sl_lookup_settle(const SlApiCall *call, const SlApiResult *res)
  * later; the others go on.
  */
 void
-sl_lookup_set_aside(const SlApiCall *call)
+sl_lookup_set_aside(const SlApiCall *call, const char *sqlstate)
 {
 	Datum		args[2] = {Int64GetDatum(call->request_id),
 	TimestampTzGetDatum(TimestampTzPlusMilliseconds(GetCurrentTimestamp(), LOOKUP_PAUSE_MAX_MS))};
 
 	(void) sl_run(call->kind == SL_CALL_WATCH ? &postpone_watch : &postpone_lookup,
 				  args, NULL, 0);
+	sl_close_attempt(call->request_id, call->attempt, sqlstate,
+					 "the look-up could not be made or its answer not be stored");
 }

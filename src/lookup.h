@@ -15,7 +15,6 @@
 extern void sl_lookup_claim(const char *api_key, int room, int lease_ms,
 							MemoryContext cxt, SlClaim *claim);
 extern void sl_lookup_settle(const SlApiCall *call, const SlApiResult *result);
-extern void sl_lookup_set_aside(const SlApiCall *call);
-extern void sl_lookup_recover(void);
+extern void sl_lookup_set_aside(const SlApiCall *call, const char *sqlstate);
 
 #endif							/* SL_LOOKUP_H */

@@ -79,11 +79,6 @@ static SlQuery found_absent = {
 	.args = {SL_TYPE_INT8},
 };
 
-#define SET(row, col, datum) \
-	((row)->values[col] = (datum), (row)->nulls[col] = false)
-#define SET_NULL(row, col) \
-	((row)->values[col] = (Datum) 0, (row)->nulls[col] = true)
-
 /* ---------- the record ---------- */
 
 /* An argument that explains: NULL, or of a length that one can read. */

@@ -85,12 +85,7 @@ static SlQuery claim_due = {
 	"  WHERE p.id = r.payment_id) AS payment_intent_id),"
 	" noted AS ("
 	" INSERT INTO stripe_lifecycle.api_attempts (request_id, attempt, started_at)"
-	" SELECT id, attempts, $2 FROM claimed),"
-	" lost AS ("
-	" UPDATE stripe_lifecycle.api_attempts a"
-	" SET finished_at = $2, result = 'lost'"
-	" FROM claimed c WHERE a.request_id = c.id AND a.attempt = c.attempts - 1"
-	" AND a.finished_at IS NULL)"
+	" SELECT id, attempts, $2 FROM claimed)"
 	" SELECT * FROM claimed ORDER BY id",
 	.args = {
 		SL_TYPE_INT4, SL_TYPE_TIMESTAMPTZ, SL_TYPE_TIMESTAMPTZ, SL_TYPE_TEXT
@@ -106,12 +101,35 @@ static SlQuery set_aside = {
 		SL_TYPE_TIMESTAMPTZ
 	},
 };
+
+/* Whoever made these calls did not live to see their end ... */
 static SlQuery recover = {
-	.sql = "UPDATE stripe_lifecycle.api_requests SET next_attempt_at = $1"
-	" WHERE id IN (SELECT r.id FROM stripe_lifecycle.api_requests r"
-	"  WHERE r.status = 'in_flight' AND r.next_attempt_at > $1"
+	.sql = "UPDATE stripe_lifecycle.api_requests SET"
+	" next_attempt_at = CASE WHEN status = 'in_flight'"
+	"  THEN least(next_attempt_at, $1) ELSE next_attempt_at END,"
+	" lookup_at = CASE WHEN status = 'unknown'"
+	"  THEN least(lookup_at, $1) ELSE lookup_at END,"
+	" watch_at = CASE WHEN watch_at IS NOT NULL THEN least(watch_at, $1) END"
+	" WHERE id IN (SELECT r.id FROM stripe_lifecycle.api_attempts a"
+	"  JOIN stripe_lifecycle.api_requests r"
+	"  ON r.id = a.request_id AND r.attempts = a.attempt"
+	"  WHERE a.finished_at IS NULL FOR UPDATE OF r SKIP LOCKED)",
+	.args = {SL_TYPE_TIMESTAMPTZ},
+};
+
+/* ... and neither will anybody else. */
+static SlQuery close_lost = {
+	.sql = "UPDATE stripe_lifecycle.api_attempts SET finished_at = $1, result = 'lost'"
+	" WHERE (request_id, attempt) IN (SELECT a.request_id, a.attempt"
+	"  FROM stripe_lifecycle.api_attempts a WHERE a.finished_at IS NULL"
 	"  FOR UPDATE SKIP LOCKED)",
 	.args = {SL_TYPE_TIMESTAMPTZ},
+};
+static SlQuery close_attempt = {
+	.sql = "UPDATE stripe_lifecycle.api_attempts"
+	" SET finished_at = $3, result = 'unknown', error = $4"
+	" WHERE request_id = $1 AND attempt = $2 AND finished_at IS NULL",
+	.args = {SL_TYPE_INT8, SL_TYPE_INT4, SL_TYPE_TIMESTAMPTZ, SL_TYPE_TEXT},
 };
 
 /* From one account to the next in the index, without reading what is between. */
@@ -136,9 +154,6 @@ static SlQuery next_due = {
 	" ORDER BY r.next_attempt_at LIMIT 1",
 	.args = {SL_TYPE_TEXT},
 };
-
-#define SET(row, col, datum) \
-	((row)->values[col] = (datum), (row)->nulls[col] = false)
 
 /*
  * The key of a payment's n-th call of an operation.  It is made of the row's
@@ -221,15 +236,6 @@ sl_release_waiting(const pg_uuid_t *payment_id)
 		sl_wake_at_commit();
 }
 
-static char *
-text_column(HeapTuple tuple, TupleDesc desc, int attnum)
-{
-	bool		isnull;
-	Datum		d = SPI_getbinval(tuple, desc, attnum, &isnull);
-
-	return isnull ? NULL : TextDatumGetCString(d);
-}
-
 /* The path with the PaymentIntent's id in place of its placeholder. */
 static char *
 fill_path(const char *path, const char *intent_id)
@@ -252,13 +258,13 @@ read_claim(HeapTuple tuple, TupleDesc desc, MemoryContext cxt)
 
 	call->request_id = DatumGetInt64(SPI_getbinval(tuple, desc, 1, &isnull));
 	call->attempt = DatumGetInt32(SPI_getbinval(tuple, desc, 2, &isnull));
-	call->operation = text_column(tuple, desc, 3);
-	call->method = text_column(tuple, desc, 4);
-	call->path = fill_path(text_column(tuple, desc, 5),
-						   text_column(tuple, desc, 10));
-	call->body = text_column(tuple, desc, 6);
-	call->idempotency_key = text_column(tuple, desc, 7);
-	call->stripe_account = text_column(tuple, desc, 8);
+	call->operation = sl_text_column(tuple, desc, 3);
+	call->method = sl_text_column(tuple, desc, 4);
+	call->path = fill_path(sl_text_column(tuple, desc, 5),
+						   sl_text_column(tuple, desc, 10));
+	call->body = sl_text_column(tuple, desc, 6);
+	call->idempotency_key = sl_text_column(tuple, desc, 7);
+	call->stripe_account = sl_text_column(tuple, desc, 8);
 	call->first_sent_at = DatumGetTimestampTz(SPI_getbinval(tuple, desc, 9, &isnull));
 	MemoryContextSwitchTo(old);
 	return call;
@@ -280,11 +286,9 @@ sl_outbox_accounts(void)
 		HeapTuple	tuple = SPI_tuptable->vals[i];
 		TupleDesc	desc = SPI_tuptable->tupdesc;
 		SlDueAccount *account = palloc(sizeof(SlDueAccount));
-		bool		isnull;
-		Datum		due = SPI_getbinval(tuple, desc, 2, &isnull);
 
-		account->name = text_column(tuple, desc, 1);
-		account->due = isnull ? DT_NOEND : DatumGetTimestampTz(due);
+		account->name = sl_text_column(tuple, desc, 1);
+		account->due = sl_time_column(tuple, desc, 2, DT_NOEND);
 		accounts = lappend(accounts, account);
 	}
 	return accounts;
@@ -331,6 +335,21 @@ sl_outbox_claim(const char *account, int limit, int lease_ms, MemoryContext cxt)
 }
 
 /*
+ * Complete the record of an HTTP call whose answer could not be stored, or
+ * that could not be sent.
+ */
+void
+sl_close_attempt(int64 request_id, int attempt, const char *sqlstate,
+				 const char *message)
+{
+	Datum		args[4] = {Int64GetDatum(request_id), Int32GetDatum(attempt),
+		TimestampTzGetDatum(GetCurrentTimestamp()),
+	CStringGetTextDatum(psprintf("SQLSTATE %s: %s", sqlstate, message))};
+
+	(void) sl_run(&close_attempt, args, NULL, 0);
+}
+
+/*
  * Settling a request failed: put it aside with its error, so that the others
  * go on.  Called in a fresh transaction.  It is "unknown": Stripe may well
  * have done it.
@@ -346,19 +365,22 @@ sl_outbox_set_aside(int64 request_id, int attempt, const char *sqlstate,
 	TimestampTzGetDatum(TimestampTzPlusMilliseconds(now, SL_LOOKUP_PAUSE_MS))};
 
 	(void) sl_run(&set_aside, args, NULL, 0);
+	sl_close_attempt(request_id, attempt, sqlstate, message);
 }
 
 /*
  * When a worker starts, no other one serves this database: whatever is in
- * flight was claimed by one that died.  Make it due; returns how many.  Rows
- * that somebody has locked keep their lease.
+ * flight was claimed by one that died.  Make it due, and complete the records
+ * of all calls that were under way, look-ups included.  Rows that somebody has
+ * locked keep their lease.
  */
-int
+void
 sl_outbox_recover(void)
 {
 	Datum		now = TimestampTzGetDatum(GetCurrentTimestamp());
 
-	return sl_run(&recover, &now, NULL, 0);
+	(void) sl_run(&recover, &now, NULL, 0);
+	(void) sl_run(&close_lost, &now, NULL, 0);
 }
 
 /* When the next request of an account is due; DT_NOEND if none is. */
@@ -366,10 +388,8 @@ TimestampTz
 sl_outbox_next_due(const char *account)
 {
 	Datum		arg = CStringGetTextDatum(account);
-	bool		isnull;
 
 	if (sl_run(&next_due, &arg, NULL, 1) == 0)
 		return DT_NOEND;
-	return DatumGetTimestampTz(SPI_getbinval(SPI_tuptable->vals[0],
-											 SPI_tuptable->tupdesc, 1, &isnull));
+	return sl_time_column(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, DT_NOEND);
 }

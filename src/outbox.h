@@ -85,7 +85,9 @@ extern List *sl_outbox_claim(const char *account, int limit, int lease_ms,
 							 MemoryContext cxt);
 extern void sl_outbox_set_aside(int64 request_id, int attempt,
 								const char *sqlstate, const char *message);
-extern int	sl_outbox_recover(void);
+extern void sl_close_attempt(int64 request_id, int attempt,
+							 const char *sqlstate, const char *message);
+extern void sl_outbox_recover(void);
 extern TimestampTz sl_outbox_next_due(const char *account);
 
 #endif							/* SL_OUTBOX_H */

@@ -22,16 +22,14 @@
 #include "common/hashfn.h"
 #include "miscadmin.h"
 #include "portability/instr_time.h"
-#include "storage/ipc.h"
-#include "storage/lwlock.h"
-#include "storage/shmem.h"
+#include "utils/timestamp.h"
 
 #include "compat.h"
 #include "guc.h"
 #include "pacing.h"
+#include "shmem.h"
 #include "token_bucket.h"
 
-#define SL_PACING_TRANCHE "stripe_lifecycle_pacing"
 #define SL_PACING_BUCKETS 256
 
 typedef struct SlPacer
@@ -48,47 +46,31 @@ typedef struct SlPacingShared
 
 static SlPacingShared *shared = NULL;
 
-static shmem_request_hook_type prev_shmem_request_hook = NULL;
-static shmem_startup_hook_type prev_shmem_startup_hook = NULL;
-
-static void
-shmem_request(void)
+static Size
+shared_size(void)
 {
-	if (prev_shmem_request_hook)
-		prev_shmem_request_hook();
-	RequestAddinShmemSpace(sizeof(SlPacingShared));
-	RequestNamedLWLockTranche(SL_PACING_TRANCHE, 1);
+	return sizeof(SlPacingShared);
 }
 
 static void
-shmem_startup(void)
+attach_shared(void *memory, LWLock *lock, bool is_new)
 {
-	bool		found;
-
-	if (prev_shmem_startup_hook)
-		prev_shmem_startup_hook();
-
-	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
-	shared = ShmemInitStruct("stripe_lifecycle pacing", sizeof(SlPacingShared),
-							 &found);
-	if (!found)
+	shared = memory;
+	if (is_new)
 	{
 		memset(shared, 0, sizeof(SlPacingShared));
-		shared->lock = &(GetNamedLWLockTranche(SL_PACING_TRANCHE))->lock;
+		shared->lock = lock;
 	}
-	LWLockRelease(AddinShmemInitLock);
 }
 
 /* Without preloading there is no worker, and nobody to be slowed down. */
 void
 sl_pacing_init(void)
 {
-	if (!process_shared_preload_libraries_in_progress)
-		return;
-	prev_shmem_request_hook = shmem_request_hook;
-	shmem_request_hook = shmem_request;
-	prev_shmem_startup_hook = shmem_startup_hook;
-	shmem_startup_hook = shmem_startup;
+	static SlSharedArea area = {"stripe_lifecycle_pacing", shared_size, attach_shared, NULL};
+
+	if (process_shared_preload_libraries_in_progress)
+		sl_shared_area_add(&area);
 }
 
 static int64
@@ -98,12 +80,6 @@ monotonic_us(void)
 
 	INSTR_TIME_SET_CURRENT(now);
 	return (int64) INSTR_TIME_GET_MICROSEC(now);
-}
-
-static bool
-is_capped(void)
-{
-	return shared != NULL && sl_max_requests_per_second > 0;
 }
 
 uint64
@@ -157,7 +133,7 @@ sl_pacing_take(uint64 id, int wanted)
 	int64		now = monotonic_us();
 	int			n;
 
-	if (!is_capped())
+	if (shared == NULL)
 		return wanted;
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
 	n = sl_bucket_take(bucket_locked(id, now), sl_max_requests_per_second, now,
@@ -171,7 +147,7 @@ sl_pacing_give_back(uint64 id, int n)
 {
 	int64		now = monotonic_us();
 
-	if (n == 0 || !is_capped())
+	if (n == 0 || shared == NULL)
 		return;
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
 	sl_bucket_give_back(bucket_locked(id, now), n);
@@ -184,7 +160,7 @@ sl_pacing_delay_ms(uint64 id)
 	int64		now = monotonic_us();
 	int64		wait;
 
-	if (!is_capped())
+	if (shared == NULL)
 		return 0;
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
 	wait = sl_bucket_wait(bucket_locked(id, now), sl_max_requests_per_second, now);
@@ -192,28 +168,30 @@ sl_pacing_delay_ms(uint64 id)
 	return (wait + 999) / 1000;
 }
 
+/*
+ * Take one, or learn when that may be tried again: 'wait_until' is lowered to
+ * that time.
+ */
+bool
+sl_pacing_take_one(uint64 id, TimestampTz now, TimestampTz *wait_until)
+{
+	TimestampTz then;
+
+	if (sl_pacing_take(id, 1) == 1)
+		return true;
+	then = TimestampTzPlusMilliseconds(now, Max(sl_pacing_delay_ms(id), 1));
+	*wait_until = Min(*wait_until, then);
+	return false;
+}
+
 void
 sl_pacing_throttled(uint64 id)
 {
 	int64		now = monotonic_us();
 
-	if (!is_capped())
+	if (shared == NULL)
 		return;
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
 	sl_bucket_slow_down(bucket_locked(id, now), sl_max_requests_per_second, now);
 	LWLockRelease(shared->lock);
-}
-
-double
-sl_pacing_rate(uint64 id)
-{
-	int64		now = monotonic_us();
-	int64		rate;
-
-	if (!is_capped())
-		return 0;
-	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
-	rate = sl_bucket_rate(bucket_locked(id, now), sl_max_requests_per_second, now);
-	LWLockRelease(shared->lock);
-	return rate / 1000.0;
 }

@@ -31,6 +31,7 @@
 #include "identity.h"
 #include "ingest.h"
 #include "outbox.h"
+#include "owner.h"
 #include "payment_args.h"
 #include "payment_id.h"
 #include "store.h"
@@ -49,9 +50,16 @@ PG_FUNCTION_INFO_V1(sl_confirm_payment);
 PG_FUNCTION_INFO_V1(sl_cancel_payment);
 
 static SlQuery payment_by_key = {
-	.sql = "SELECT %s FROM stripe_lifecycle.payments WHERE idempotency_key = $1",
+	.sql = "SELECT %s FROM stripe_lifecycle.payments WHERE idempotency_key = $1"
+	" AND owner IS NULL",
 	.columns_of = SL_PAYMENTS,
 	.args = {SL_TYPE_TEXT},
+};
+static SlQuery payment_by_key_and_owner = {
+	.sql = "SELECT %s FROM stripe_lifecycle.payments WHERE idempotency_key = $1"
+	" AND owner = $2",
+	.columns_of = SL_PAYMENTS,
+	.args = {SL_TYPE_TEXT, SL_TYPE_TEXT},
 };
 static SlQuery status_of_payment = {
 	.sql = "SELECT p.id, p.state, p.amount, p.currency, p.payment_intent_id,"
@@ -73,9 +81,6 @@ static SlQuery creation_refused = {
 #define STATUS_COLUMNS 13
 #define STATUS_UPDATED_AT 12	/* attribute number among them */
 #define STATUS_REQUEST 7
-
-#define SET(row, col, datum) \
-	((row)->values[col] = (datum), (row)->nulls[col] = false)
 
 /*
  * Say so where the work is queued if nobody will send it, for it would wait
@@ -113,11 +118,27 @@ unknown_payment(void)
 }
 
 /*
+ * Where payments have owners, one that a customer creates has to have one:
+ * were it let pass without, a misspelt claim would make all of them nobody's.
+ */
+static void
+read_creator(SlCaller *caller)
+{
+	sl_caller_read(caller);
+	if (caller->separated && caller->owner == NULL)
+		ereport(ERROR,
+				(errcode(SL_ERRCODE_NO_OWNER),
+				 errmsg("the request does not say whose payment this is"),
+				 errdetail("Its token lacks the claim that \"stripe_lifecycle.owner_claim\" names, or it is no string or number of 1 to 255 characters."),
+				 errhint("Log in, and repeat the request with the token.")));
+}
+
+/*
  * Insert a new payment of these arguments with its outbox row; false if the
  * idempotency key is taken.
  */
 static bool
-insert_payment(const SlPaymentArgs *args, pg_uuid_t *id)
+insert_payment(const SlPaymentArgs *args, const char *owner, pg_uuid_t *id)
 {
 	static const SlCause cause = {"create_payment", NULL, NULL, 0, NULL};
 	TimestampTz now = GetCurrentTimestamp();
@@ -134,6 +155,8 @@ insert_payment(const SlPaymentArgs *args, pg_uuid_t *id)
 	SET(&row, PAY_TRANSITIONS, Int32GetDatum(1));
 	SET(&row, PAY_CREATED_AT, TimestampTzGetDatum(now));
 	SET(&row, PAY_UPDATED_AT, TimestampTzGetDatum(now));
+	if (owner != NULL)
+		SET(&row, PAY_OWNER, CStringGetTextDatum(owner));
 	if (!sl_insert_row(SL_PAYMENTS, &row, &cause))
 		return false;
 
@@ -142,17 +165,25 @@ insert_payment(const SlPaymentArgs *args, pg_uuid_t *id)
 }
 
 /*
- * The payment that has this key already.  The same arguments mean the same
- * request, repeated; others are a mistake that the caller must hear of.
+ * The payment of this owner that has this key already: keys are each owner's
+ * own, lest one learn of another's, or take them away.  The same arguments
+ * mean the same request, repeated; others are a mistake that the caller must
+ * hear of.
  */
 static pg_uuid_t *
-existing_payment(const SlPaymentArgs *args)
+existing_payment(const SlPaymentArgs *args, const char *owner)
 {
-	Datum		key = CStringGetTextDatum(args->idempotency_key);
+	Datum		values[2] = {CStringGetTextDatum(args->idempotency_key)};
+	SlQuery    *query = &payment_by_key;
 	const char *differs;
 	SlRow		row;
 
-	if (sl_run(&payment_by_key, &key, NULL, 1) == 0)
+	if (owner != NULL)
+	{
+		query = &payment_by_key_and_owner;
+		values[1] = CStringGetTextDatum(owner);
+	}
+	if (sl_run(query, values, NULL, 1) == 0)
 		sl_write_suppressed(SL_PAYMENTS);
 	sl_read_row(SL_PAYMENTS, 0, &row);
 	differs = sl_args_difference(args, &row);
@@ -166,28 +197,42 @@ existing_payment(const SlPaymentArgs *args)
 }
 
 /*
- * SQL: create_payment(...) returns uuid.  Errors: SL010 to SL016, SL019.
+ * SQL: create_payment(...) returns uuid.  Errors: SL010 to SL016, SL019,
+ * SL050.
  */
 Datum
 sl_create_payment(PG_FUNCTION_ARGS)
 {
 	SlPaymentArgs args;
+	SlCaller	caller;
 	pg_uuid_t  *id = palloc(sizeof(pg_uuid_t));
 	pg_uuid_t  *made = sl_payment_id_new();
 
 	PreventCommandIfReadOnly("create_payment()");
 	SL_PRIVATE_ARGUMENTS_BEGIN();
+	read_creator(&caller);
 	sl_args_read(fcinfo, &args);
 	SPI_connect();
-	if (insert_payment(&args, made))
+	if (insert_payment(&args, caller.owner, made))
 		*id = *made;
 	else
-		*id = *existing_payment(&args);
+		*id = *existing_payment(&args, caller.owner);
 	warn_without_worker();
 	SPI_finish();
 	SL_PRIVATE_ARGUMENTS_END();
 
 	PG_RETURN_UUID_P(id);
+}
+
+/* To those who may not see it, a payment is one that does not exist. */
+static void
+require_visible(const pg_uuid_t *id)
+{
+	SlCaller	caller;
+
+	sl_caller_read(&caller);
+	if (!sl_caller_may_see(&caller, id))
+		unknown_payment();
 }
 
 /* One look at a payment; its columns as payment_status() returns them. */
@@ -264,6 +309,7 @@ sl_payment_status(PG_FUNCTION_ARGS)
 	result = BlessTupleDesc(result);
 
 	SPI_connect();
+	require_visible(PG_GETARG_UUID_P(0));
 	first = tuple = look_at_payment(PG_GETARG_DATUM(0), &desc);
 	while (wait > 0 && !IsolationUsesXactSnapshot() &&
 		   !TimestampDifferenceExceeds(start, GetCurrentTimestamp(), (int) wait))
@@ -288,7 +334,10 @@ lock_unfinished(FunctionCallInfo fcinfo, const char *what, SlRow *payment)
 {
 	SlState		state;
 
-	if (PG_ARGISNULL(0) || !sl_lock_payment(PG_GETARG_UUID_P(0), payment))
+	if (PG_ARGISNULL(0))
+		unknown_payment();
+	require_visible(PG_GETARG_UUID_P(0));	/* before the lock is waited for */
+	if (!sl_lock_payment(PG_GETARG_UUID_P(0), payment))
 		unknown_payment();
 	state = sl_state_of_oid(DatumGetObjectId(payment->values[PAY_STATE]));
 	if (state == SL_STATE_SUCCEEDED || state == SL_STATE_FAILED)

@@ -65,13 +65,15 @@ sl_probe_set_aside(const SlApiCall *call, const char *sqlstate)
 	if (call->kind == SL_CALL_EVENTS)
 		sl_reconcile_set_aside(call, sqlstate);
 	else
-		sl_lookup_set_aside(call);
+		sl_lookup_set_aside(call, sqlstate);
 }
 
-/* A worker has begun: what its predecessor was asking is to be asked again. */
+/*
+ * A worker has begun: what its predecessor was asking is to be asked again.
+ * Look-ups have records like other calls; sl_outbox_recover() sees to them.
+ */
 void
 sl_probe_recover(void)
 {
 	sl_reconcile_recover();
-	sl_lookup_recover();
 }

@@ -11,8 +11,10 @@
  *
  * One page is one transaction, which also stores how far the run has come: a
  * crash costs a page.  Each event has a subtransaction of its own.  One that
- * the database refuses is noted, the others go on, and the cursor stays
- * before it, so that the next run tries it again.
+ * the database refuses is noted and the others go on, as does the cursor.
+ * From time to time a run begins where the first of those stands; the pauses
+ * grow as they get older, so that one event that can never be taken in neither
+ * has all the others read again in every run nor fills the log.
  *
  * Stripe lists events for 30 days.  Whatever was not read by then is beyond
  * reach; such a gap is written down and stays until an operator removes it.
@@ -52,15 +54,21 @@
 #define PAUSE_MIN_MS		10000
 #define PAUSE_MAX_MS		3600000
 
+/* Before what could not be taken in is tried again: its age, within these. */
+#define RETRY_MIN_MS		10000
+#define RETRY_MAX_MS		(24 * INT64CONST(3600000))
+
 #define STATE_TABLE "stripe_lifecycle.reconcile_state"
 
 /* When an account is due; $1 is the interval. */
-#define DUE "coalesce(due_at, coalesce(last_finished_at, since) + $1 * interval '1 s')"
+#define DUE "coalesce(due_at," \
+	" least(coalesce(last_finished_at, since) + $1 * interval '1 s', retry_at))"
 
 /* reconcile_state, as far as a run needs it; the order of read_run. */
 #define RUN_COLUMNS \
 	"account, since, cursor_created, rewind_to, run_started_at, run_gte," \
-	" run_after, run_newest, run_failed, run_pages, failures, in_flight"
+	" run_after, run_newest, run_failed, run_pages, failures, in_flight," \
+	" run_failures, failing, failing_since, retry_from, retry_at"
 
 typedef struct Run
 {
@@ -76,6 +84,11 @@ typedef struct Run
 	int			pages;
 	int			failures;
 	bool		in_flight;
+	int			nfailed;		/* events that it could not take in */
+	int			failing;		/* of all runs: how many of these are left, ... */
+	TimestampTz failing_since;
+	TimestampTz retry_from;		/* ... where the first of them is, ... */
+	TimestampTz retry_at;		/* ... and when to try it again */
 	Jsonb	   *problem;		/* to be stored in last_error, or NULL */
 } Run;
 
@@ -113,12 +126,12 @@ static SlQuery oldest_payment = {
 static SlQuery begin_run = {
 	.sql = "UPDATE " STATE_TABLE " SET run_started_at = $2, run_gte = $3,"
 	" run_after = NULL, run_newest = NULL, run_failed = NULL, run_pages = 0,"
-	" rewind_to = NULL, last_error = NULL,"
+	" run_failures = 0, rewind_to = NULL, last_error = NULL, retry_from = $6,"
 	" gap_from = least(gap_from, $4), gap_to = greatest(gap_to, $5)"
 	" WHERE account = $1",
 	.args = {
 		SL_TYPE_TEXT, SL_TYPE_TIMESTAMPTZ, SL_TYPE_TIMESTAMPTZ,
-		SL_TYPE_TIMESTAMPTZ, SL_TYPE_TIMESTAMPTZ
+		SL_TYPE_TIMESTAMPTZ, SL_TYPE_TIMESTAMPTZ, SL_TYPE_TIMESTAMPTZ
 	},
 };
 static SlQuery lease_page = {
@@ -135,20 +148,26 @@ static SlQuery fail_page = {
 static SlQuery store_page = {
 	.sql = "UPDATE " STATE_TABLE " SET in_flight = false, failures = 0, due_at = $2,"
 	" run_after = $3, run_newest = $4, run_failed = $5, run_pages = run_pages + 1,"
-	" last_error = coalesce($6, last_error)"
+	" last_error = coalesce($6, last_error), run_failures = $7,"
+	" failing_error = coalesce($6, failing_error)"
 	" WHERE account = $1",
 	.args = {
 		SL_TYPE_TEXT, SL_TYPE_TIMESTAMPTZ, SL_TYPE_TEXT, SL_TYPE_TIMESTAMPTZ,
-		SL_TYPE_TIMESTAMPTZ, SL_TYPE_JSONB
+		SL_TYPE_TIMESTAMPTZ, SL_TYPE_JSONB, SL_TYPE_INT4
 	},
 };
 static SlQuery end_run = {
 	.sql = "UPDATE " STATE_TABLE " SET run_started_at = NULL, run_gte = NULL,"
 	" run_after = NULL, run_newest = NULL, run_failed = NULL,"
-	" cursor_created = $2, proven_until = $2, last_finished_at = $3,"
-	" due_at = CASE WHEN rewind_to IS NULL THEN NULL ELSE $3 END"
+	" cursor_created = $2, proven_until = least($2, $6), last_finished_at = $3,"
+	" due_at = CASE WHEN rewind_to IS NULL THEN NULL ELSE $3 END,"
+	" failing = $4, failing_since = $5, retry_from = $6, retry_at = $7,"
+	" failing_error = CASE WHEN $6 IS NOT NULL THEN failing_error END"
 	" WHERE account = $1",
-	.args = {SL_TYPE_TEXT, SL_TYPE_TIMESTAMPTZ, SL_TYPE_TIMESTAMPTZ},
+	.args = {
+		SL_TYPE_TEXT, SL_TYPE_TIMESTAMPTZ, SL_TYPE_TIMESTAMPTZ, SL_TYPE_INT4,
+		SL_TYPE_TIMESTAMPTZ, SL_TYPE_TIMESTAMPTZ, SL_TYPE_TIMESTAMPTZ
+	},
 };
 static SlQuery recover = {
 	.sql = "UPDATE " STATE_TABLE " SET in_flight = false, due_at = $1"
@@ -198,42 +217,29 @@ sl_reconcile_rewind(const SlRow *payment)
 	(void) sl_run(&rewind_account, args, nulls, 0);
 }
 
-static char *
-text_column(HeapTuple tuple, TupleDesc desc, int attnum)
-{
-	bool		isnull;
-	Datum		d = SPI_getbinval(tuple, desc, attnum, &isnull);
-
-	return isnull ? NULL : TextDatumGetCString(d);
-}
-
-static TimestampTz
-time_column(HeapTuple tuple, TupleDesc desc, int attnum)
-{
-	bool		isnull;
-	Datum		d = SPI_getbinval(tuple, desc, attnum, &isnull);
-
-	return isnull ? DT_NOBEGIN : DatumGetTimestampTz(d);
-}
-
 static void
 read_run(HeapTuple tuple, TupleDesc desc, Run *run)
 {
 	bool		isnull;
 
 	memset(run, 0, sizeof(*run));
-	run->account = text_column(tuple, desc, 1);
-	run->since = time_column(tuple, desc, 2);
-	run->cursor = time_column(tuple, desc, 3);
-	run->rewind_to = time_column(tuple, desc, 4);
-	run->started_at = time_column(tuple, desc, 5);
-	run->gte = time_column(tuple, desc, 6);
-	run->after = text_column(tuple, desc, 7);
-	run->newest = time_column(tuple, desc, 8);
-	run->failed = time_column(tuple, desc, 9);
+	run->account = sl_text_column(tuple, desc, 1);
+	run->since = sl_time_column(tuple, desc, 2, DT_NOBEGIN);
+	run->cursor = sl_time_column(tuple, desc, 3, DT_NOBEGIN);
+	run->rewind_to = sl_time_column(tuple, desc, 4, DT_NOBEGIN);
+	run->started_at = sl_time_column(tuple, desc, 5, DT_NOBEGIN);
+	run->gte = sl_time_column(tuple, desc, 6, DT_NOBEGIN);
+	run->after = sl_text_column(tuple, desc, 7);
+	run->newest = sl_time_column(tuple, desc, 8, DT_NOBEGIN);
+	run->failed = sl_time_column(tuple, desc, 9, DT_NOBEGIN);
 	run->pages = DatumGetInt32(SPI_getbinval(tuple, desc, 10, &isnull));
 	run->failures = DatumGetInt32(SPI_getbinval(tuple, desc, 11, &isnull));
 	run->in_flight = DatumGetBool(SPI_getbinval(tuple, desc, 12, &isnull));
+	run->nfailed = DatumGetInt32(SPI_getbinval(tuple, desc, 13, &isnull));
+	run->failing = DatumGetInt32(SPI_getbinval(tuple, desc, 14, &isnull));
+	run->failing_since = sl_time_column(tuple, desc, 15, DT_NOBEGIN);
+	run->retry_from = sl_time_column(tuple, desc, 16, DT_NOBEGIN);
+	run->retry_at = sl_time_column(tuple, desc, 17, DT_NOBEGIN);
 }
 
 static void
@@ -249,6 +255,14 @@ announce_gap(TimestampTz from, TimestampTz to)
 			 errhint("Look at stripe_lifecycle.stuck_payments; the gap stays in stripe_lifecycle.reconcile_state until you remove it there.")));
 }
 
+/* A parameter that may be absent. */
+static void
+set_time(Datum *args, bool *nulls, int i, TimestampTz t)
+{
+	args[i] = TimestampTzGetDatum(t);
+	nulls[i] = t == DT_NOBEGIN;
+}
+
 /*
  * Where a new run begins.  The first one of an account begins with its oldest
  * payment.  What had not ended before Stripe's memory begins is beyond reach.
@@ -256,8 +270,8 @@ announce_gap(TimestampTz from, TimestampTz to)
 static void
 start_run(Run *run, TimestampTz now)
 {
-	Datum		args[5] = {CStringGetTextDatum(run->account), TimestampTzGetDatum(now)};
-	bool		nulls[5] = {false, false, false, true, true};
+	Datum		args[6] = {CStringGetTextDatum(run->account), TimestampTzGetDatum(now)};
+	bool		nulls[6] = {false};
 	TimestampTz reach = now - RETENTION_US;
 	TimestampTz begin = run->cursor;
 	TimestampTz doubtful = run->cursor;
@@ -265,23 +279,30 @@ start_run(Run *run, TimestampTz now)
 	if (run->cursor == DT_NOBEGIN)
 	{
 		(void) sl_run(&oldest_payment, args, NULL, 1);
-		begin = time_column(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
-		doubtful = time_column(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2);
+		begin = sl_time_column(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, DT_NOBEGIN);
+		doubtful = sl_time_column(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2, DT_NOBEGIN);
 	}
 	if (run->rewind_to != DT_NOBEGIN)
 		begin = Min(begin, run->rewind_to);
+	if (run->retry_from != DT_NOBEGIN && run->retry_at <= now)
+		begin = Min(begin, run->retry_from);
 	begin = Max(begin, reach);
-	if (doubtful != DT_NOBEGIN && doubtful < reach)
+	if (run->retry_from != DT_NOBEGIN && run->retry_from < reach)
 	{
-		announce_gap(doubtful, reach);
-		args[3] = TimestampTzGetDatum(doubtful);
-		args[4] = TimestampTzGetDatum(reach);
-		nulls[3] = nulls[4] = false;
+		doubtful = doubtful == DT_NOBEGIN ? run->retry_from : Min(doubtful, run->retry_from);
+		run->retry_from = reach;
 	}
+	if (doubtful != DT_NOBEGIN && doubtful < reach)
+		announce_gap(doubtful, reach);
+	else
+		doubtful = DT_NOBEGIN;
 	run->gte = begin - OVERLAP_US;
 	run->after = NULL;
 	run->pages = 0;
 	args[2] = TimestampTzGetDatum(run->gte);
+	set_time(args, nulls, 3, doubtful);
+	set_time(args, nulls, 4, doubtful == DT_NOBEGIN ? DT_NOBEGIN : reach);
+	set_time(args, nulls, 5, run->retry_from);
 	(void) sl_run(&begin_run, args, nulls, 0);
 }
 
@@ -311,12 +332,9 @@ static TimestampTz
 look_for_due(void)
 {
 	Datum		interval = Int32GetDatum(sl_reconcile_interval);
-	bool		isnull;
-	Datum		due;
 
 	(void) sl_run(&next_due, &interval, NULL, 1);
-	due = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
-	return isnull ? DT_NOEND : DatumGetTimestampTz(due);
+	return sl_time_column(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, DT_NOEND);
 }
 
 /*
@@ -349,12 +367,8 @@ sl_reconcile_claim(const char *api_key, int room, int lease_ms,
 
 			read_run(accounts->vals[i], accounts->tupdesc, &run);
 			pace = sl_pacing_id(api_key, run.account);
-			if (sl_pacing_take(pace, 1) == 0)
-			{
-				wait_until = Min(wait_until,
-								 TimestampTzPlusMilliseconds(now, Max(sl_pacing_delay_ms(pace), 1)));
+			if (!sl_pacing_take_one(pace, now, &wait_until))
 				continue;
-			}
 			if (run.started_at == DT_NOBEGIN)
 				start_run(&run, now);
 			args[0] = CStringGetTextDatum(run.account);
@@ -408,9 +422,40 @@ stops_page(int sqlerrcode)
 }
 
 /*
+ * An event could not be taken in.  One warning: runs that meet it again begin
+ * before the cursor.  Only the SQLSTATE, since the message may quote somebody's
+ * data.
+ */
+static void
+note_failure(Jsonb *item, bool ours, int sqlerrcode, Run *run)
+{
+	char	   *id = sl_object_id(item);
+	TimestampTz at = run->gte;
+	int64		created;
+
+	if (sl_object_created(item, &created))
+		at = time_t_to_timestamptz((pg_time_t) created);
+	if (ours)
+	{
+		run->nfailed++;
+		run->failed = run->failed == DT_NOBEGIN ? at : Min(run->failed, at);
+		run->problem = sl_error_object("reconcile", unpack_sql_state(sqlerrcode),
+									   psprintf("event %s could not be taken in",
+												id == NULL ? "without id" : id));
+	}
+	ereport(run->cursor == DT_NOBEGIN || at >= run->cursor ? WARNING : DEBUG1,
+			(errcode(sqlerrcode),
+			 errmsg("stripe_lifecycle could not take in event \"%s\" from Stripe's list: SQLSTATE %s",
+					id == NULL ? "" : id, unpack_sql_state(sqlerrcode)),
+			 ours ? errdetail("It is tried again, at growing intervals, until it can be.") :
+			 errdetail("It is passed over."),
+			 ours ? errhint("See stripe_lifecycle.reconcile_state.") : 0));
+}
+
+/*
  * Take in one event, in a subtransaction.  An error that would meet the others
  * as well is raised again, for the whole page to be taken in later.  Any other
- * is noted: only its SQLSTATE, since the message may quote somebody's data.
+ * is noted.
  */
 static void
 take_in(Jsonb *item, Run *run)
@@ -436,8 +481,6 @@ take_in(Jsonb *item, Run *run)
 	PG_CATCH();
 	{
 		ErrorData  *error;
-		const char *id;
-		int64		created;
 
 		MemoryContextSwitchTo(cxt);
 		error = CopyErrorData();
@@ -447,23 +490,7 @@ take_in(Jsonb *item, Run *run)
 		CurrentResourceOwner = owner;
 		if (stops_page(error->sqlerrcode))
 			ReThrowError(error);
-
-		id = sl_object_id(item);
-		run->problem = sl_error_object("reconcile", unpack_sql_state(error->sqlerrcode),
-									   psprintf("event %s could not be taken in",
-												id == NULL ? "without id" : id));
-		if (ours && sl_object_created(item, &created))
-		{
-			TimestampTz at = time_t_to_timestamptz((pg_time_t) created);
-
-			run->failed = run->failed == DT_NOBEGIN ? at : Min(run->failed, at);
-		}
-		ereport(WARNING,
-				(errcode(error->sqlerrcode),
-				 errmsg("stripe_lifecycle could not take in event \"%s\" from Stripe's list: SQLSTATE %s",
-						id == NULL ? "" : id, unpack_sql_state(error->sqlerrcode)),
-				 ours ? errdetail("The next run tries it again.") :
-				 errdetail("It is passed over.")));
+		note_failure(item, ours, error->sqlerrcode, run);
 	}
 	PG_END_TRY();
 }
@@ -497,31 +524,59 @@ page_time(const SlApiResult *res, const SlList *list)
 	return res->started_at;
 }
 
+/*
+ * All pages were read.  What could not be taken in is tried again after as
+ * long as that has been so already; a run that began after it says nothing of
+ * it.
+ */
 static void
-page_taken(const Run *run, const SlList *list, TimestampTz now)
+finish_run(const Run *run, TimestampTz now)
 {
-	char	   *after = list->n == 0 ? NULL : sl_object_id(list->items[list->n - 1]);
-	bool		more = list->has_more && after != NULL;
-	Datum		args[6] = {CStringGetTextDatum(run->account), TimestampTzGetDatum(now)};
-	bool		nulls[6] = {false};
+	Datum		args[7] = {CStringGetTextDatum(run->account),
+		TimestampTzGetDatum(run->newest), TimestampTzGetDatum(now)};
+	bool		nulls[7] = {false};
+	bool		tried = run->retry_from == DT_NOBEGIN || run->gte <= run->retry_from;
+	TimestampTz since = run->failing_since;
+	TimestampTz from = tried ? run->failed : run->retry_from;
+	TimestampTz again = run->retry_at;
+
+	if (!tried && run->failed != DT_NOBEGIN)
+		from = Min(from, run->failed);
+	if (from == DT_NOBEGIN)
+		since = again = DT_NOBEGIN;
+	else if (since == DT_NOBEGIN)
+	{
+		since = now;
+		again = TimestampTzPlusMilliseconds(now, RETRY_MIN_MS);
+	}
+	else if (again <= run->started_at)
+		again = TimestampTzPlusMilliseconds(now, Min(Max((now - since) / 1000, RETRY_MIN_MS),
+													 RETRY_MAX_MS));
+	args[3] = Int32GetDatum(tried ? run->nfailed : Max(run->failing, run->nfailed));
+	set_time(args, nulls, 4, since);
+	set_time(args, nulls, 5, from);
+	set_time(args, nulls, 6, again);
+	(void) sl_run(&end_run, args, nulls, 0);
+}
+
+/* 'after': where the next page begins; NULL if this was the last one. */
+static void
+page_taken(const Run *run, const char *after, TimestampTz now)
+{
+	Datum		args[7] = {CStringGetTextDatum(run->account), TimestampTzGetDatum(now)};
+	bool		nulls[7] = {false};
 
 	nulls[2] = after == NULL;
 	if (after != NULL)
 		args[2] = CStringGetTextDatum(after);
 	args[3] = TimestampTzGetDatum(run->newest);
-	nulls[4] = run->failed == DT_NOBEGIN;
-	args[4] = TimestampTzGetDatum(run->failed);
+	set_time(args, nulls, 4, run->failed);
 	nulls[5] = run->problem == NULL;
 	args[5] = PointerGetDatum(run->problem);
+	args[6] = Int32GetDatum(run->nfailed);
 	(void) sl_run(&store_page, args, nulls, 0);
-	if (more)
-		return;
-
-	/* what failed is before the next cursor, so that it is read again */
-	args[1] = TimestampTzGetDatum(run->failed == DT_NOBEGIN ? run->newest :
-								  Min(run->failed, run->newest));
-	args[2] = TimestampTzGetDatum(now);
-	(void) sl_run(&end_run, args, NULL, 0);
+	if (after == NULL)
+		finish_run(run, now);
 }
 
 /* False: somebody else has fetched this page meanwhile, or the row is gone. */
@@ -547,6 +602,7 @@ sl_reconcile_settle(const SlApiCall *call, const SlApiResult *res)
 	Run			run;
 	SlList		list;
 	SlApiError	err;
+	char	   *after;
 	bool		ok;
 	int			i;
 
@@ -555,7 +611,7 @@ sl_reconcile_settle(const SlApiCall *call, const SlApiResult *res)
 	if (res->body != NULL && !res->attempt.transport_failed)
 		json = sl_json_parse(res->body, res->body_len, &ok);
 	if (res->outcome != SL_OUTCOME_SUCCEEDED || json == NULL ||
-		!sl_list_read(json, &list))
+		!sl_list_read(json, &list) || !sl_list_next(&list, &after))
 	{
 		(void) sl_api_error_read(json, call->operation, res->attempt.http_status, &err);
 		page_failed(&run, res, res->transport_error == NULL ? err.reduced :
@@ -570,7 +626,7 @@ sl_reconcile_settle(const SlApiCall *call, const SlApiResult *res)
 		CHECK_FOR_INTERRUPTS();
 		take_in(list.items[i], &run);
 	}
-	page_taken(&run, &list, now);
+	page_taken(&run, after, now);
 }
 
 /* The page could not be stored, or the question not be sent. */

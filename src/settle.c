@@ -46,7 +46,7 @@ static SlQuery finish_attempt = {
 	.sql = "UPDATE stripe_lifecycle.api_attempts"
 	" SET started_at = $3, finished_at = $4, duration_ms = $5, http_status = $6,"
 	" stripe_request_id = $7, result = $8, error = $9, idempotent_replayed = $10"
-	" WHERE request_id = $1 AND attempt = $2",
+	" WHERE request_id = $1 AND attempt = $2 AND finished_at IS NULL",
 	.args = {
 		SL_TYPE_INT8, SL_TYPE_INT4, SL_TYPE_TIMESTAMPTZ, SL_TYPE_TIMESTAMPTZ,
 		SL_TYPE_FLOAT8, SL_TYPE_INT4, SL_TYPE_TEXT, SL_TYPE_TEXT,
@@ -59,9 +59,6 @@ static SlQuery earlier_attempt_in_doubt = {
 	" AND (http_status IS NULL OR http_status < 400 OR http_status >= 500)",
 	.args = {SL_TYPE_INT8, SL_TYPE_INT4},
 };
-
-#define SET(row, col, datum) \
-	((row)->values[col] = (datum), (row)->nulls[col] = false)
 
 static bool
 state_is_terminal(const SlRow *payment)

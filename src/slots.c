@@ -35,17 +35,14 @@
 #include "port/atomics.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
-#include "storage/lwlock.h"
 #include "storage/proc.h"
-#include "storage/shmem.h"
 #include "utils/timestamp.h"
 
 #include "compat.h"
 #include "guc.h"
+#include "shmem.h"
 #include "slots.h"
 #include "stats.h"
-
-#define SL_TRANCHE "stripe_lifecycle"
 
 /* A worker that fails is started again after 1 s, 2 s, 4 s ... 60 s. */
 #define SL_BACKOFF_MIN_MS	1000
@@ -83,48 +80,16 @@ typedef struct SlShared
 static SlShared *shared = NULL;
 static int	my_slot = SL_NO_SLOT;	/* the worker's own */
 
-static shmem_request_hook_type prev_shmem_request_hook = NULL;
-static shmem_startup_hook_type prev_shmem_startup_hook = NULL;
-
-static void shmem_request(void);
-static void shmem_startup(void);
 static void launcher_exit(int code, Datum arg);
 static void worker_exit(int code, Datum arg);
 
 /* ---------- creation ---------- */
-
-/* Without preloading there is no shared memory, and sl_slots_ready() says so. */
-void
-sl_slots_init(void)
-{
-	if (!process_shared_preload_libraries_in_progress)
-		return;
-	prev_shmem_request_hook = shmem_request_hook;
-	shmem_request_hook = shmem_request;
-	prev_shmem_startup_hook = shmem_startup_hook;
-	shmem_startup_hook = shmem_startup;
-}
-
-bool
-sl_slots_ready(void)
-{
-	return shared != NULL;
-}
 
 static Size
 shared_size(void)
 {
 	return add_size(offsetof(SlShared, slots),
 					mul_size(sl_max_databases, sizeof(SlSlot)));
-}
-
-static void
-shmem_request(void)
-{
-	if (prev_shmem_request_hook)
-		prev_shmem_request_hook();
-	RequestAddinShmemSpace(shared_size());
-	RequestNamedLWLockTranche(SL_TRANCHE, 1);
 }
 
 /* What a free slot holds; the wake flag and the latch are looked after apart. */
@@ -143,35 +108,44 @@ reset_slot(SlSlot *slot)
 }
 
 static void
-shmem_startup(void)
+attach_shared(void *memory, LWLock *lock, bool is_new)
 {
-	bool		found;
 	int			i;
 
-	if (prev_shmem_startup_hook)
-		prev_shmem_startup_hook();
-
-	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
-	shared = ShmemInitStruct("stripe_lifecycle", shared_size(), &found);
-	if (!found)
+	shared = memory;
+	if (!is_new)
+		return;
+	shared->lock = lock;
+	pg_atomic_init_u64(&shared->launcher, 0);
+	pg_atomic_init_u32(&shared->tour, 0);
+	pg_atomic_init_u32(&shared->crowded, 0);
+	pg_atomic_init_u32(&shared->reloads, 0);
+	shared->nslots = sl_max_databases;
+	for (i = 0; i < shared->nslots; i++)
 	{
-		shared->lock = &(GetNamedLWLockTranche(SL_TRANCHE))->lock;
-		pg_atomic_init_u64(&shared->launcher, 0);
-		pg_atomic_init_u32(&shared->tour, 0);
-		pg_atomic_init_u32(&shared->crowded, 0);
-		pg_atomic_init_u32(&shared->reloads, 0);
-		shared->nslots = sl_max_databases;
-		for (i = 0; i < shared->nslots; i++)
-		{
-			SlSlot	   *slot = &shared->slots[i];
+		SlSlot	   *slot = &shared->slots[i];
 
-			pg_atomic_init_u32(&slot->dboid, InvalidOid);
-			pg_atomic_init_u32(&slot->wake, 0);
-			pg_atomic_init_u64(&slot->latch, 0);
-			reset_slot(slot);
-		}
+		pg_atomic_init_u32(&slot->dboid, InvalidOid);
+		pg_atomic_init_u32(&slot->wake, 0);
+		pg_atomic_init_u64(&slot->latch, 0);
+		reset_slot(slot);
 	}
-	LWLockRelease(AddinShmemInitLock);
+}
+
+/* Without preloading there is no shared memory, and sl_slots_ready() says so. */
+void
+sl_slots_init(void)
+{
+	static SlSharedArea area = {"stripe_lifecycle", shared_size, attach_shared, NULL};
+
+	if (process_shared_preload_libraries_in_progress)
+		sl_shared_area_add(&area);
+}
+
+bool
+sl_slots_ready(void)
+{
+	return shared != NULL;
 }
 
 /* ---------- any process ---------- */

@@ -27,18 +27,14 @@
 #include "access/xact.h"
 #include "miscadmin.h"
 #include "port/atomics.h"
-#include "storage/ipc.h"
-#include "storage/lwlock.h"
-#include "storage/shmem.h"
 #include "storage/spin.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
 #include "compat.h"
 #include "guc.h"
+#include "shmem.h"
 #include "stats.h"
-
-#define SL_STATS_TRANCHE "stripe_lifecycle_stats"
 
 #define OUTCOMES (SL_COUNT_REFUSED_FIRST - SL_COUNT_WEBHOOK_FIRST)
 
@@ -86,9 +82,6 @@ static Shared *shared = NULL;
 static Entry *my_entry = NULL;	/* a hint: it may have changed hands */
 static Pending *pending = NULL;	/* in TopTransactionContext */
 
-static shmem_request_hook_type prev_shmem_request_hook = NULL;
-static shmem_startup_hook_type prev_shmem_startup_hook = NULL;
-
 /* ---------- creation ---------- */
 
 static Size
@@ -96,15 +89,6 @@ shared_size(void)
 {
 	return add_size(offsetof(Shared, entries),
 					mul_size(sl_max_databases, sizeof(Entry)));
-}
-
-static void
-shmem_request(void)
-{
-	if (prev_shmem_request_hook)
-		prev_shmem_request_hook();
-	RequestAddinShmemSpace(shared_size());
-	RequestNamedLWLockTranche(SL_STATS_TRANCHE, 1);
 }
 
 static void
@@ -127,24 +111,17 @@ init_entry(Entry *e)
 }
 
 static void
-shmem_startup(void)
+attach_shared(void *memory, LWLock *lock, bool is_new)
 {
-	bool		found;
 	int			i;
 
-	if (prev_shmem_startup_hook)
-		prev_shmem_startup_hook();
-
-	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
-	shared = ShmemInitStruct(SL_STATS_TRANCHE, shared_size(), &found);
-	if (!found)
-	{
-		shared->lock = &(GetNamedLWLockTranche(SL_STATS_TRANCHE))->lock;
-		shared->nentries = sl_max_databases;
-		for (i = 0; i < shared->nentries; i++)
-			init_entry(&shared->entries[i]);
-	}
-	LWLockRelease(AddinShmemInitLock);
+	shared = memory;
+	if (!is_new)
+		return;
+	shared->lock = lock;
+	shared->nentries = sl_max_databases;
+	for (i = 0; i < shared->nentries; i++)
+		init_entry(&shared->entries[i]);
 }
 
 /* ---------- entries ---------- */
@@ -465,16 +442,15 @@ subxact_callback(SubXactEvent event, SubTransactionId mySubid,
 void
 sl_stats_init(void)
 {
+	static SlSharedArea area = {"stripe_lifecycle_stats", shared_size, attach_shared, NULL};
+
 	StaticAssertStmt(lengthof(refusal_names) ==
 					 SL_COUNT_WORKER_STARTS - SL_COUNT_REFUSED_FIRST,
 					 "every refusal has a name");
 
 	if (!process_shared_preload_libraries_in_progress)
 		return;
-	prev_shmem_request_hook = shmem_request_hook;
-	shmem_request_hook = shmem_request;
-	prev_shmem_startup_hook = shmem_startup_hook;
-	shmem_startup_hook = shmem_startup;
+	sl_shared_area_add(&area);
 	RegisterXactCallback(xact_callback, NULL);
 	RegisterSubXactCallback(subxact_callback, NULL);
 }

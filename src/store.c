@@ -22,6 +22,7 @@
 #include "catalog/pg_type.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
+#include "utils/builtins.h"
 #include "utils/rel.h"
 #include "utils/lsyscache.h"
 
@@ -76,7 +77,11 @@ static const SlColumn payment_columns[PAY_NCOLS] = {
 	{"created_at", SL_TYPE_TIMESTAMPTZ, true},
 	{"updated_at", SL_TYPE_TIMESTAMPTZ, false},
 	{"finished_at", SL_TYPE_TIMESTAMPTZ, false},
+	{"owner", SL_TYPE_TEXT, true},
 };
+
+StaticAssertDecl(PAY_NCOLS <= SL_MAX_COLUMNS && EVT_NCOLS <= SL_MAX_COLUMNS &&
+				 REQ_NCOLS <= SL_MAX_COLUMNS, "SL_MAX_COLUMNS is too small");
 
 static const SlColumn transition_columns[TRA_NCOLS] = {
 	{"payment_id", SL_TYPE_UUID, true},
@@ -409,6 +414,26 @@ sl_read_row(SlTableId table, uint64 n, SlRow *row)
 	Assert(SPI_tuptable->tupdesc->natts == tables[table].ncols);
 	heap_deform_tuple(SPI_tuptable->vals[n], SPI_tuptable->tupdesc,
 					  row->values, row->nulls);
+}
+
+/* A column of a row in SPI_tuptable as a palloc'd string; NULL if it is null. */
+char *
+sl_text_column(HeapTuple tuple, TupleDesc desc, int attnum)
+{
+	bool		isnull;
+	Datum		d = SPI_getbinval(tuple, desc, attnum, &isnull);
+
+	return isnull ? NULL : TextDatumGetCString(d);
+}
+
+/* The same of a timestamp, which is 'absent' if it is null. */
+TimestampTz
+sl_time_column(HeapTuple tuple, TupleDesc desc, int attnum, TimestampTz absent)
+{
+	bool		isnull;
+	Datum		d = SPI_getbinval(tuple, desc, attnum, &isnull);
+
+	return isnull ? absent : DatumGetTimestampTz(d);
 }
 
 static void

@@ -40,7 +40,7 @@ typedef enum SlPaymentColumn
 	PAY_CANCELLATION_REASON, PAY_DECLINE_COUNT, PAY_LAST_ERROR,
 	PAY_LAST_ERROR_AT, PAY_LAST_EVENT_ID, PAY_LAST_EVENT_CREATED,
 	PAY_LAST_EVENT_RANK, PAY_TRANSITIONS, PAY_CREATED_AT, PAY_UPDATED_AT,
-	PAY_FINISHED_AT,
+	PAY_FINISHED_AT, PAY_OWNER,
 	PAY_NCOLS
 } SlPaymentColumn;
 
@@ -77,7 +77,7 @@ typedef enum SlActionColumn
 	ACT_NCOLS
 } SlActionColumn;
 
-#define SL_MAX_COLUMNS 32
+#define SL_MAX_COLUMNS 40
 
 /* Labels of event_outcome and request_status, in the order of the enums. */
 typedef enum SlEventOutcome
@@ -109,6 +109,12 @@ typedef struct SlRow
 	Datum		values[SL_MAX_COLUMNS];
 	bool		nulls[SL_MAX_COLUMNS];
 } SlRow;
+
+/* Arguments are evaluated twice, except the value. */
+#define SET(row, col, datum) \
+	((row)->values[col] = (datum), (row)->nulls[col] = false)
+#define SET_NULL(row, col) \
+	((row)->values[col] = (Datum) 0, (row)->nulls[col] = true)
 
 /* Why a payment is written; goes into the audit trail with every move. */
 typedef struct SlCause
@@ -175,6 +181,9 @@ extern SlRequestStatus sl_status_of_oid(Oid label);
 extern int	sl_run(SlQuery *query, const Datum *values, const bool *nulls,
 				   long limit);
 extern void sl_read_row(SlTableId table, uint64 n, SlRow *row);
+extern char *sl_text_column(HeapTuple tuple, TupleDesc desc, int attnum);
+extern TimestampTz sl_time_column(HeapTuple tuple, TupleDesc desc, int attnum,
+								  TimestampTz absent);
 extern bool sl_insert_row(SlTableId table, SlRow *row, const SlCause *cause);
 extern void sl_write_suppressed(SlTableId table);
 extern void sl_update_row(SlTableId table, const SlRow *row,

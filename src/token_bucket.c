@@ -13,6 +13,10 @@
  * turned away; so complaints within a second count as one.  From there the
  * rate grows by a sixtieth of the cap each second.
  *
+ * Without a cap there is no limit, until there is a complaint.  Then the rate
+ * of the last second or two is what is halved, and what takes the cap's place;
+ * a minute after the last complaint there is no limit again.
+ *
  *-------------------------------------------------------------------------
  */
 #include "token_bucket.h"
@@ -34,6 +38,10 @@
 /* Complaints that come closer together are one. */
 #define SAME_COMPLAINT MILLION
 
+/* The rate that a complaint is about, where there is no cap, is between these. */
+#define LEAST_OBSERVED (10 * MILLION)
+#define MOST_OBSERVED (10000 * MILLION)
+
 /* No bucket takes longer to fill, so nothing older need be counted. */
 #define LONGEST_FILL (10 * MILLION)
 
@@ -49,14 +57,27 @@ greatest(int64_t a, int64_t b)
 	return a > b ? a : b;
 }
 
-/* In millionths of tokens a second. */
+static int
+is_slowed(const SlTokenBucket *b, int64_t now)
+{
+	return b->slowed_to != 0 && now - b->slowed_at < RECOVERY;
+}
+
+/* Neither a cap nor a complaint. */
+static int
+is_free(const SlTokenBucket *b, int cap, int64_t now)
+{
+	return cap == 0 && !is_slowed(b, now);
+}
+
+/* In millionths of tokens a second; not for a bucket that is free. */
 static int64_t
 rate_at(const SlTokenBucket *b, int cap, int64_t now)
 {
-	int64_t		full = cap * MILLION;
+	int64_t		full = cap == 0 ? b->slowed_from : cap * MILLION;
 	int64_t		passed = now - b->slowed_at;
 
-	if (b->slowed_to == 0 || passed >= RECOVERY)
+	if (!is_slowed(b, now))
 		return full;
 	return least(full, b->slowed_to + full * greatest(passed, 0) / RECOVERY);
 }
@@ -86,6 +107,51 @@ fill(SlTokenBucket *b, int cap, int64_t now)
 	b->at = now;
 }
 
+/* Counts what is taken, second by second. */
+static void
+count_taken(SlTokenBucket *b, int64_t now, int64_t n)
+{
+	int64_t		passed = now - b->second;
+
+	if (passed < 0 || passed >= 2 * MILLION)
+	{
+		b->second = now;
+		b->taken = 0;
+		b->taken_before = -1;
+	}
+	else if (passed >= MILLION)
+	{
+		b->second += MILLION;
+		b->taken_before = b->taken;
+		b->taken = 0;
+	}
+	b->taken += n;
+}
+
+/*
+ * How fast they were taken lately, in millionths of tokens a second.  What went
+ * out within less than a second counts as one second's, as it does for those
+ * who count.
+ */
+static int64_t
+observed_rate(SlTokenBucket *b, int64_t now)
+{
+	int64_t		passed;
+	int64_t		n;
+
+	count_taken(b, now, 0);
+	passed = now - b->second;
+	n = b->taken;
+	if (b->taken_before >= 0)
+	{
+		passed += MILLION;
+		n += b->taken_before;
+	}
+	n = least(n, MOST_OBSERVED / MILLION * 2);
+	return least(greatest(n * MILLION * MILLION / greatest(passed, MILLION),
+						  LEAST_OBSERVED), MOST_OBSERVED);
+}
+
 void
 sl_bucket_init(SlTokenBucket *b, int cap, int64_t now)
 {
@@ -93,16 +159,24 @@ sl_bucket_init(SlTokenBucket *b, int cap, int64_t now)
 	b->level = capacity(cap * MILLION);
 	b->slowed_at = now;
 	b->slowed_to = 0;
+	b->slowed_from = 0;
+	b->second = now;
+	b->taken = 0;
+	b->taken_before = -1;
 }
 
 int
 sl_bucket_take(SlTokenBucket *b, int cap, int64_t now, int wanted)
 {
-	int64_t		n;
+	int64_t		n = greatest(wanted, 0);
 
-	fill(b, cap, now);
-	n = greatest(least(b->level / TOKEN, wanted), 0);
-	b->level -= n * TOKEN;
+	if (!is_free(b, cap, now))
+	{
+		fill(b, cap, now);
+		n = greatest(least(b->level / TOKEN, wanted), 0);
+		b->level -= n * TOKEN;
+	}
+	count_taken(b, now, n);
 	return (int) n;
 }
 
@@ -111,6 +185,7 @@ void
 sl_bucket_give_back(SlTokenBucket *b, int n)
 {
 	b->level += n * TOKEN;
+	b->taken = greatest(b->taken - n, 0);
 }
 
 int64_t
@@ -118,6 +193,8 @@ sl_bucket_wait(SlTokenBucket *b, int cap, int64_t now)
 {
 	int64_t		rate;
 
+	if (is_free(b, cap, now))
+		return 0;
 	fill(b, cap, now);
 	if (b->level >= TOKEN)
 		return 0;
@@ -130,11 +207,13 @@ sl_bucket_wait(SlTokenBucket *b, int cap, int64_t now)
 void
 sl_bucket_slow_down(SlTokenBucket *b, int cap, int64_t now)
 {
-	int64_t		rate = rate_at(b, cap, now);
+	int64_t		rate = is_free(b, cap, now) ? observed_rate(b, now) :
+		rate_at(b, cap, now);
 
 	if (b->slowed_to != 0 && now >= b->slowed_at &&
 		now - b->slowed_at < SAME_COMPLAINT)
 		return;
+	b->slowed_from = rate;
 	b->slowed_to = greatest(rate / 2, MILLION);
 	b->slowed_at = now;
 	b->level = least(b->level, 0);
@@ -144,7 +223,7 @@ sl_bucket_slow_down(SlTokenBucket *b, int cap, int64_t now)
 int64_t
 sl_bucket_rate(const SlTokenBucket *b, int cap, int64_t now)
 {
-	return rate_at(b, cap, now) / 1000;
+	return is_free(b, cap, now) ? 0 : rate_at(b, cap, now) / 1000;
 }
 
 int
@@ -152,6 +231,8 @@ sl_bucket_is_at_rest(const SlTokenBucket *b, int cap, int64_t now)
 {
 	SlTokenBucket copy = *b;
 
+	if (cap == 0)
+		return is_free(b, cap, now) && now - b->second >= 2 * MILLION;
 	fill(&copy, cap, now);
 	return rate_at(b, cap, now) == cap * MILLION &&
 		copy.level == capacity(cap * MILLION);

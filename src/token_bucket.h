@@ -4,7 +4,7 @@
  *	  How fast requests may follow each other.
  *
  * No PostgreSQL in here.  Times are microseconds of any clock that does not
- * go back; a cap is whole requests per second, 1 to 10000.
+ * go back; a cap is whole requests per second, 1 to 10000, or 0: none.
  *
  *-------------------------------------------------------------------------
  */
@@ -20,6 +20,10 @@ typedef struct SlTokenBucket
 	int64_t		level;			/* what is in it; see TOKEN */
 	int64_t		slowed_at;		/* of the latest slow-down, ... */
 	int64_t		slowed_to;		/* ... millionths of tokens a second; 0: never */
+	int64_t		slowed_from;	/* the rate before */
+	int64_t		second;			/* when the second began that is counted: */
+	int64_t		taken;			/* tokens since then, */
+	int64_t		taken_before;	/* and in the second before; -1: not counted */
 } SlTokenBucket;
 
 extern void sl_bucket_init(SlTokenBucket *bucket, int cap, int64_t now);
@@ -35,7 +39,7 @@ extern int64_t sl_bucket_wait(SlTokenBucket *bucket, int cap, int64_t now);
 /* The other side has had too much. */
 extern void sl_bucket_slow_down(SlTokenBucket *bucket, int cap, int64_t now);
 
-/* The rate at this time, in thousandths of requests per second. */
+/* The rate now, in thousandths of requests per second; 0: no limit. */
 extern int64_t sl_bucket_rate(const SlTokenBucket *bucket, int cap, int64_t now);
 
 /* Is it as good as new?  Then forgetting it changes nothing. */

@@ -343,7 +343,7 @@ take_over(Worker *w)
 	begin_transaction("stripe_lifecycle: taking over requests in flight");
 	if (extension_locked(w))
 	{
-		(void) sl_outbox_recover();
+		sl_outbox_recover();
 		sl_probe_recover();
 	}
 	end_transaction(w);

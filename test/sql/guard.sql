@@ -64,7 +64,7 @@ SELECT * FROM t.differences('INSERT INTO stripe_lifecycle.payments (id, idempote
 	VALUES (%1$L, ''other'', 2000, ''usd'') ON CONFLICT (id) DO UPDATE SET state = %2$L');
 SELECT * FROM t.differences('INSERT INTO stripe_lifecycle.payments (id, idempotency_key, state, amount, currency)
 	SELECT gen_random_uuid(), idempotency_key, %2$L, amount, currency FROM stripe_lifecycle.payments WHERE id = %1$L
-	ON CONFLICT (idempotency_key) DO UPDATE SET state = EXCLUDED.state');
+	ON CONFLICT (idempotency_key, owner) DO UPDATE SET state = EXCLUDED.state');
 
 -- MERGE
 SELECT * FROM t.differences('MERGE INTO stripe_lifecycle.payments p USING (VALUES (%1$L::uuid)) AS x (id) ON p.id = x.id

@@ -42,10 +42,12 @@ sub event_pages
 	return grep { $_->{path} eq '/v1/events' } @{ $stripe->ledger->{requests} };
 }
 
-# Superuser's bookkeeping: the next run is due now.
+# Superuser's bookkeeping: the next run is due now, and so is what could not be
+# taken in.
 sub run_now
 {
-	$server->sql("UPDATE stripe_lifecycle.reconcile_state SET due_at = now() $_[0]");
+	$server->sql("UPDATE stripe_lifecycle.reconcile_state SET due_at = now(),
+		retry_at = CASE WHEN retry_at IS NOT NULL THEN now() END $_[0]");
 	$server->sql('SELECT stripe_lifecycle.wake_worker()');
 	return;
 }
@@ -275,6 +277,7 @@ CREATE FUNCTION spoil() RETURNS trigger LANGUAGE plpgsql AS
 	\$\$BEGIN RAISE 'a secret of the trigger'; END\$\$;
 CREATE TRIGGER spoil BEFORE UPDATE ON stripe_lifecycle.payments
 	FOR EACH ROW WHEN (OLD.id = '$bad[1]') EXECUTE FUNCTION spoil()});
+sleep 1.1;    # by Stripe's clock, which shows seconds, later than the events
 runs_once('a run in which one payment refuses its event');
 is(join(' ', map { $server->state($_) } @bad),
 	'succeeded created succeeded', 'the others go on');
@@ -283,10 +286,58 @@ is("$state->{last_error}{source} $state->{last_error}{code} $state->{failures}",
 	'reconcile P0001 0', 'it is recorded');
 like($state->{last_error}{message}, qr/^event evt_\w+ could not be taken in$/,
 	'by its id');
+is($state->{failing}, 2, 'and counted, with the one that told of the PaymentIntent');
+ok( $server->value(
+		"SELECT proven_until <= retry_from AND cursor_created > retry_from
+			AND retry_at - failing_since = '10 s' FROM stripe_lifecycle.reconcile_state") eq 't',
+	'the cursor goes on; how far all is proven does not');
+like(
+	$server->value(
+		"SELECT status || ': ' || detail FROM stripe_lifecycle.health()
+		  WHERE check_name = 'reconciliation'"),
+	qr/^warning: 2 events could not be taken in/,
+	'health() warns');
+
+# One warning, however often it is tried, and pauses that grow.
+sub warnings_of_events
+{
+	return scalar(() = $server->log_text =~ /WARNING:  stripe_lifecycle could not take in event/g);
+}
+my $warned = warnings_of_events();
+foreach my $age ('3 min', '2 h', '9 d')
+{
+	runs_once("a run that tries it again after $age", ", failing_since = now() - interval '$age'");
+	is( $server->value(
+			"SELECT failing || ' ' || round(extract(epoch FROM retry_at - last_finished_at)
+				/ extract(epoch FROM least(last_finished_at - failing_since, '1 d')), 1)
+			   FROM stripe_lifecycle.reconcile_state"),
+		'2 1.0',
+		'the next one is after as long, a day at most');
+}
+is(warnings_of_events(), $warned, 'no further warning of the same event');
+is(reconciled()->{failing_error}{code}, 'P0001', 'which is still on record');
+
+# A run that is not due to try it again does not begin there.
+$server->sql("UPDATE stripe_lifecycle.reconcile_state
+	SET cursor_created = now() + interval '6 min', due_at = now()");
+my $finished = reconciled()->{last_finished_at};
+$server->sql('SELECT stripe_lifecycle.wake_worker()');
+eventually(sub { reconciled()->{last_finished_at} },
+	sub { $_[0] ne $finished }, 'a run that begins after it');
+ok( $server->value(
+		"SELECT failing = 2 AND failing_error ->> 'code' = 'P0001' AND retry_at > now() + interval '1 h'
+			AND proven_until <= retry_from AND last_error IS NULL
+		   FROM stripe_lifecycle.reconcile_state") eq 't',
+	'changes nothing of that');
 $server->sql('DROP TRIGGER spoil ON stripe_lifecycle.payments');
 runs_once('the next run');
 is($server->state($bad[1]), 'succeeded', 'tries it again');
 is(reconciled()->{last_error}, undef, 'and nothing is left to complain about');
+ok( $server->value(
+		'SELECT failing = 0 AND failing_since IS NULL AND retry_from IS NULL
+			AND retry_at IS NULL AND failing_error IS NULL AND proven_until = cursor_created
+		   FROM stripe_lifecycle.reconcile_state') eq 't',
+	'or to try again');
 
 # A payment that somebody has locked
 my @busy = map { $server->create_payment(params => pay_params('pm_card_visa')) } 1 .. 2;
@@ -329,6 +380,27 @@ like($server->log_text, qr/WARNING:  stripe_lifecycle cannot read Stripe's event
 	'and in the log');
 runs_once('the next run');
 ok(defined reconciled()->{gap_from}, 'it stays on record');
+
+# The same of an event that could not be taken in for so long.
+sub gaps_announced
+{
+	return scalar(() = $server->log_text =~ /cannot read Stripe's events from/g);
+}
+my $gaps = gaps_announced();
+$server->sql(
+	q{UPDATE stripe_lifecycle.reconcile_state SET gap_from = NULL, gap_to = NULL,
+		failing = 1, failing_error = '{}', failing_since = now() - interval '40 d',
+		retry_from = now() - interval '40 d', retry_at = now() + interval '1 h'
+	  WHERE account = ''});
+runs_once('a run that tries an event of forty days ago');
+is( $server->value(
+		"SELECT (now() - gap_from)::text ~ '^40 days' AND (now() - gap_to)::text ~ '^30 days'
+			AND failing = 0 AND retry_from IS NULL AND proven_until = cursor_created
+		   FROM stripe_lifecycle.reconcile_state WHERE account = ''"),
+	't',
+	'gives it up: a gap is on record');
+runs_once('the next run');
+is(gaps_announced(), $gaps + 1, 'it is announced once');
 
 #
 # A look at payments that do not end

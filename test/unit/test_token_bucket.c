@@ -13,7 +13,7 @@
 #define MINUTE		(60 * SECOND)
 
 /* Any time will do to begin with. */
-#define START		(INT64_C(5000) * SECOND)
+#define START		(INT64_C(500000) * SECOND)
 
 #define MAX_SENT	200000
 
@@ -190,6 +190,112 @@ test_slow_down(void)
 	CHECK_INT(sl_bucket_take(&b, 5, START + MINUTE, 100), 1);
 }
 
+/* Takes one every 'step', whatever it may cost, and gives some of them back. */
+static void
+take_steadily(SlTokenBucket *b, int64_t from, int64_t until, int64_t step)
+{
+	int64_t		now;
+
+	for (now = from; now < until; now += step)
+	{
+		CHECK_INT(sl_bucket_take(b, 0, now, 3), 3);
+		sl_bucket_give_back(b, 2);
+	}
+}
+
+/* Without a cap there is no limit, until there is a complaint. */
+static void
+test_no_cap(void)
+{
+	SlTokenBucket b;
+	int64_t		now = START;
+
+	sl_bucket_init(&b, 0, now);
+	CHECK_INT(sl_bucket_rate(&b, 0, now), 0);
+	CHECK_INT(sl_bucket_wait(&b, 0, now), 0);
+	CHECK_INT(sl_bucket_take(&b, 0, now, 1000000), 1000000);
+	CHECK_INT(sl_bucket_take(&b, 0, now, 1000000), 1000000);
+	CHECK_INT(sl_bucket_take(&b, 0, now, 0), 0);
+	CHECK_INT(sl_bucket_take(&b, 0, now, -1), 0);
+	CHECK_INT(sl_bucket_wait(&b, 0, now), 0);
+
+	/* half of what was taken lately, whether that began just now ... */
+	sl_bucket_init(&b, 0, now);
+	take_steadily(&b, now, now + SECOND / 10, 5000);
+	sl_bucket_slow_down(&b, 0, now + SECOND / 10);
+	CHECK_INT(sl_bucket_rate(&b, 0, now + SECOND / 10), 10000);
+
+	/* ... or long ago */
+	sl_bucket_init(&b, 0, now);
+	take_steadily(&b, now, now + 20 * SECOND + SECOND / 2, 5000);
+	now += 20 * SECOND + SECOND / 2;
+	sl_bucket_slow_down(&b, 0, now);
+	CHECK_INT(sl_bucket_rate(&b, 0, now), 100000);
+	CHECK_INT(sl_bucket_take(&b, 0, now, 5), 0);
+	CHECK(sl_bucket_wait(&b, 0, now) > 0);
+	CHECK(!sl_bucket_is_at_rest(&b, 0, now + 10 * SECOND));
+
+	/* all that were under way complain, too: that counts as one */
+	sl_bucket_slow_down(&b, 0, now + SECOND - 1);
+	CHECK(sl_bucket_rate(&b, 0, now + SECOND) >= 100000);
+
+	/* it may be half of even that, ... */
+	now += SECOND;
+	sl_bucket_slow_down(&b, 0, now);
+	CHECK_INT(sl_bucket_rate(&b, 0, now), 51666);
+	nsent = 0;
+	send_for(&b, 0, now, now + 10 * SECOND, 1000);
+	CHECK(busiest_second() <= 104);
+	CHECK(nsent > 400 && nsent < 700);
+
+	/* ... grows from there to what was too much, and is free after a minute */
+	CHECK_INT(sl_bucket_rate(&b, 0, now + 59 * SECOND), 103333);
+	CHECK_INT(sl_bucket_rate(&b, 0, now + MINUTE), 0);
+	CHECK_INT(sl_bucket_take(&b, 0, now + MINUTE, 5000), 5000);
+	CHECK(!sl_bucket_is_at_rest(&b, 0, now + MINUTE));
+	CHECK(sl_bucket_is_at_rest(&b, 0, now + 2 * MINUTE));
+}
+
+/* What a complaint halves stays within reason; so does what comes after it. */
+static void
+test_no_cap_extremes(void)
+{
+	SlTokenBucket b;
+	int64_t		now;
+
+	/* about calls that were made long ago: nothing is known of their rate */
+	sl_bucket_init(&b, 0, START);
+	(void) sl_bucket_take(&b, 0, START, 5);
+	sl_bucket_slow_down(&b, 0, START + MINUTE);
+	CHECK_INT(sl_bucket_rate(&b, 0, START + MINUTE), 5000);
+
+	/* about the very first */
+	sl_bucket_init(&b, 0, START);
+	(void) sl_bucket_take(&b, 0, START, 1000000000);
+	sl_bucket_slow_down(&b, 0, START);
+	CHECK_INT(sl_bucket_rate(&b, 0, START), 5000000);
+
+	/* one a second is the least here, too */
+	for (now = START; now < START + 40 * SECOND; now += SECOND)
+		sl_bucket_slow_down(&b, 0, now);
+	CHECK_INT(sl_bucket_rate(&b, 0, now - SECOND), 1000);
+
+	/* a cap that comes or goes meanwhile counts at once */
+	CHECK_INT(sl_bucket_rate(&b, 20, now + 2 * MINUTE), 20000);
+	sl_bucket_init(&b, 20, START);
+	sl_bucket_slow_down(&b, 20, START);
+	CHECK_INT(sl_bucket_rate(&b, 0, START), 10000);
+	CHECK_INT(sl_bucket_take(&b, 0, START, 5), 0);
+	CHECK_INT(sl_bucket_rate(&b, 0, START + MINUTE), 0);
+
+	/* a clock that went back stops nothing */
+	sl_bucket_init(&b, 0, START);
+	CHECK_INT(sl_bucket_take(&b, 0, START - MINUTE, 5), 5);
+	sl_bucket_slow_down(&b, 0, START - MINUTE);
+	CHECK(sl_bucket_rate(&b, 0, START - 2 * MINUTE) > 0);
+	CHECK_INT(sl_bucket_rate(&b, 0, INT64_MAX), 0);
+}
+
 /* What is forgotten at rest comes back as it was. */
 static void
 test_rest(void)
@@ -230,6 +336,8 @@ main(void)
 	test_give_back();
 	test_wait();
 	test_slow_down();
+	test_no_cap();
+	test_no_cap_extremes();
 	test_rest();
 	test_clock();
 	return unit_done();
