@@ -104,4 +104,61 @@ sl_jsonb_built(SlJsonbBuilder *b)
 #define sl_init_materialized(fcinfo) SetSingleFuncCall(fcinfo, 0)
 #endif
 
+/*
+ * The range table of an executor state that was made by hand, for one table
+ * whose given columns count as updated.  From 16 on the columns stand in a list
+ * of their own; 18 wants to know which entries survived pruning.
+ */
+#include "executor/executor.h"
+#include "parser/parse_relation.h"
+#include "utils/rel.h"
+
+static inline void
+sl_init_range_table(EState *estate, Relation rel, Bitmapset *updated)
+{
+	RangeTblEntry *rte = makeNode(RangeTblEntry);
+
+	rte->rtekind = RTE_RELATION;
+	rte->relid = RelationGetRelid(rel);
+	rte->relkind = rel->rd_rel->relkind;
+	rte->rellockmode = RowExclusiveLock;
+#if PG_VERSION_NUM >= 160000
+	{
+		List	   *permissions = NIL;
+
+		addRTEPermissionInfo(&permissions, rte)->updatedCols = updated;
+#if PG_VERSION_NUM >= 180000
+		ExecInitRangeTable(estate, list_make1(rte), permissions,
+						   bms_make_singleton(1));
+#else
+		ExecInitRangeTable(estate, list_make1(rte), permissions);
+#endif
+	}
+#else
+	rte->updatedCols = updated;
+	ExecInitRangeTable(estate, list_make1(rte));
+#endif
+}
+
+/* Scans count what they read from 18 on; ours are no part of a plan. */
+#include "access/genam.h"
+
+#if PG_VERSION_NUM >= 180000
+#define sl_index_beginscan(heap, index, snapshot, nkeys) \
+	index_beginscan((heap), (index), (snapshot), NULL, (nkeys), 0)
+#else
+#define sl_index_beginscan(heap, index, snapshot, nkeys) \
+	index_beginscan((heap), (index), (snapshot), (nkeys), 0)
+#endif
+
+/* The sequence behind an identity column; 17 wants the relation itself. */
+#include "catalog/dependency.h"
+
+#if PG_VERSION_NUM >= 170000
+#define sl_identity_sequence(rel, attnum) getIdentitySequence((rel), (attnum), false)
+#else
+#define sl_identity_sequence(rel, attnum) \
+	getIdentitySequence(RelationGetRelid(rel), (attnum), false)
+#endif
+
 #endif							/* SL_COMPAT_H */

@@ -73,6 +73,7 @@ typedef struct SlApiError
 } SlApiError;
 
 extern Jsonb *sl_json_parse(const char *text, size_t len, bool *ok);
+extern Jsonb *sl_event_parse(const char *text, size_t len, bool *ok);
 extern void sl_event_read(Jsonb *body, SlEvent *event);
 extern bool sl_intent_read(Jsonb *body, SlIntent *intent);
 extern bool sl_list_read(Jsonb *body, SlList *list);

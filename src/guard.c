@@ -223,7 +223,7 @@ append_transition(const GuardedRow *g, SlState from, SlState to,
 	SetUserIdAndSecContext(g->rel->rd_rel->relowner,
 						   saved_context | SECURITY_LOCAL_USERID_CHANGE);
 	SPI_connect();
-	if (!sl_insert_row(SL_TRANSITIONS, &row, NULL))
+	if (!sl_insert_new_row(SL_TRANSITIONS, &row, NULL))
 		ereport(ERROR,
 				(errcode(SL_ERRCODE_GUARD_BYPASSED),
 				 errmsg("transition %d of payment %s is in the audit trail already",
@@ -403,8 +403,11 @@ deform(Relation rel, SlTableId table, HeapTuple tuple, SlRow *row)
 				 errmsg("table \"%s.%s\" lacks columns that the library expects",
 						SL_SCHEMA, RelationGetRelationName(rel)),
 				 errhint("Run ALTER EXTENSION stripe_lifecycle UPDATE.")));
-	for (i = 0; i < ncols; i++)
-		row->values[i] = heap_getattr(tuple, i + 1, desc, &row->nulls[i]);
+	if (desc->natts <= SL_MAX_COLUMNS)
+		heap_deform_tuple(tuple, desc, row->values, row->nulls);
+	else
+		for (i = 0; i < ncols; i++)
+			row->values[i] = heap_getattr(tuple, i + 1, desc, &row->nulls[i]);
 }
 
 /*

@@ -234,7 +234,7 @@ ingest_delivery(const bytea *payload, const text *sent)
 	secret = verify_delivery(sent, payload);
 
 	SPI_connect();
-	body = sl_json_parse(VARDATA_ANY(payload), VARSIZE_ANY_EXHDR(payload), &ok);
+	body = sl_event_parse(VARDATA_ANY(payload), VARSIZE_ANY_EXHDR(payload), &ok);
 	if (!ok)
 		ereport(ERROR,
 				(errcode(SL_ERRCODE_BAD_BODY),

@@ -7,7 +7,6 @@
 
 CREATE EXTENSION stripe_lifecycle;
 CREATE SCHEMA bench;
-SELECT stripe_lifecycle.pause_worker('bench') \g /dev/null
 
 CREATE TABLE bench.floor_payments (LIKE stripe_lifecycle.payments INCLUDING ALL) WITH (fillfactor = 70);
 CREATE TABLE bench.floor_transitions (LIKE stripe_lifecycle.payment_transitions INCLUDING ALL);

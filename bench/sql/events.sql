@@ -5,7 +5,6 @@
 CREATE EXTENSION stripe_lifecycle;
 CREATE EXTENSION pgcrypto;
 CREATE SCHEMA bench;
-SELECT stripe_lifecycle.pause_worker('bench') \g /dev/null
 
 CREATE TABLE bench.events (
 	n int PRIMARY KEY,

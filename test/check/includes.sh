@@ -9,7 +9,7 @@
 set -eu
 cd "$(dirname "$0")/../../src"
 
-pure='state_machine signature form_encoder retry_policy token_bucket currency'
+pure='state_machine signature form_encoder retry_policy token_bucket currency json_scan'
 bad=0
 loops=$(mktemp)
 trap 'rm -f "$loops"' EXIT

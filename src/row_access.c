@@ -1,0 +1,454 @@
+/*-------------------------------------------------------------------------
+ *
+ * row_access.c
+ *	  Finds, locks and writes single rows of a table by its access methods,
+ *	  below the executor.
+ *
+ * An event is three rows written and one locked, each by a statement that the
+ * executor would set up from nothing and tear down again: that is more than
+ * half of the time it takes.  What a statement sets up depends on the table
+ * alone, so here it is made once and kept until the table changes: CHECK
+ * constraints and predicates of indexes ready to be evaluated, triggers,
+ * indexes.  The rows go the way that logical replication's go
+ * (ExecSimpleRelationInsert and ExecSimpleRelationUpdate): constraints are
+ * checked, all indexes kept, row triggers fired and deferred as ever.
+ *
+ * Only for tables with nothing out of the ordinary.  Whoever adds rules,
+ * BEFORE or statement triggers, row security, columns, partitions or indexes of
+ * other kinds gets the executor itself: is_ordinary() below says no, and the
+ * caller runs its SQL.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/nbtree.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "catalog/pg_am.h"
+#include "commands/sequence.h"
+#include "commands/trigger.h"
+#include "executor/executor.h"
+#include "storage/lmgr.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+#include "utils/syscache.h"
+
+#include "compat.h"
+#include "row_access.h"
+
+static SlAccess *listed = NULL;
+
+/* ---------- what is kept ---------- */
+
+/* A table changed, or all may have. */
+static void
+table_changed(Datum arg, Oid relid)
+{
+	SlAccess   *a;
+
+	for (a = listed; a != NULL; a = a->next)
+		if (!OidIsValid(relid) || a->made_for == relid)
+			a->current = false;
+}
+
+/* A function changed; an expression may have a copy of it in it. */
+static void
+function_changed(Datum arg, int cacheid, uint32 hashvalue)
+{
+	table_changed(arg, InvalidOid);
+}
+
+static void
+hear_of_changes(SlAccess *a)
+{
+	if (listed == NULL)
+	{
+		CacheRegisterRelcacheCallback(table_changed, (Datum) 0);
+		CacheRegisterSyscacheCallback(PROCOID, function_changed, (Datum) 0);
+	}
+	a->next = listed;
+	listed = a;
+	a->listed = true;
+}
+
+static bool
+has_ordinary_triggers(const TriggerDesc *t)
+{
+	return t == NULL ||
+		!(t->trig_insert_before_row || t->trig_update_before_row ||
+		  t->trig_insert_instead_row || t->trig_update_instead_row ||
+		  t->trig_insert_before_statement || t->trig_update_before_statement ||
+		  t->trig_insert_after_statement || t->trig_update_after_statement ||
+		  t->trig_insert_new_table || t->trig_update_old_table ||
+		  t->trig_update_new_table);
+}
+
+static bool
+has_ordinary_columns(Relation rel, int ncols, const Oid *types, bool identity)
+{
+	TupleDesc	desc = RelationGetDescr(rel);
+	int			i;
+
+	if (desc->natts != ncols)
+		return false;
+	for (i = 0; i < ncols; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(desc, i);
+
+		if (att->attisdropped || att->attgenerated != '\0' ||
+			att->atttypid != types[i] ||
+			(att->attidentity != '\0') != (identity && i == 0))
+			return false;
+	}
+	return true;
+}
+
+/* Is the executor's way the only one to write this table? */
+static bool
+is_ordinary(Relation rel, const SlAccess *a)
+{
+	return rel->rd_rel->relkind == RELKIND_RELATION &&
+		!rel->rd_rel->relispartition && !rel->rd_rel->relhassubclass &&
+		!rel->rd_rel->relrowsecurity && rel->rd_rules == NULL &&
+		has_ordinary_triggers(rel->trigdesc) &&
+		has_ordinary_columns(rel, a->ncols, a->types, a->identity);
+}
+
+/*
+ * A range table of the one table.  As in the statements that this stands in
+ * for, all columns but the key count as updated, whether they change or not:
+ * triggers on UPDATE OF some column depend on that.
+ */
+static void
+make_range_table(SlAccess *a, Relation rel)
+{
+	Bitmapset  *updated = NULL;
+	int			i;
+
+	for (i = 1; i < a->ncols; i++)
+		updated = bms_add_member(updated,
+								 i + 1 - FirstLowInvalidHeapAttributeNumber);
+	sl_init_range_table(a->estate, rel, updated);
+}
+
+/* Indexes of other kinds keep what must not outlive the use of the table. */
+static bool
+has_ordinary_indexes(ResultRelInfo *target)
+{
+	int			i;
+
+	for (i = 0; i < target->ri_NumIndices; i++)
+		if (target->ri_IndexRelationDescs[i]->rd_rel->relam != BTREE_AM_OID)
+			return false;
+	return true;
+}
+
+/* Forget what was kept, and make it for the table as it is now. */
+static void
+make_anew(SlAccess *a, Relation rel)
+{
+	MemoryContext old;
+	int			i;
+
+	if (!a->listed)
+		hear_of_changes(a);
+	if (a->cxt != NULL)
+		MemoryContextDelete(a->cxt);
+	a->cxt = NULL;
+	a->made_for = a->relid;
+	a->current = true;
+	a->usable = is_ordinary(rel, a);
+	if (!a->usable)
+		return;
+
+	a->cxt = AllocSetContextCreate(TopMemoryContext, "stripe_lifecycle table",
+								   ALLOCSET_SMALL_SIZES);
+	old = MemoryContextSwitchTo(a->cxt);
+	a->estate = CreateExecutorState();
+	MemoryContextSwitchTo(a->estate->es_query_cxt);
+	make_range_table(a, rel);
+	a->target = makeNode(ResultRelInfo);
+	InitResultRelInfo(a->target, rel, 1, NULL, 0);
+	/* that is where triggers look for it */
+	a->estate->es_opened_result_relations = list_make1(a->target);
+	ExecOpenIndices(a->target, false);
+	a->indexes = palloc(sizeof(Oid) * (a->target->ri_NumIndices + 1));
+	for (i = 0; i < a->target->ri_NumIndices; i++)
+		a->indexes[i] = RelationGetRelid(a->target->ri_IndexRelationDescs[i]);
+	a->usable = has_ordinary_indexes(a->target);
+	a->sequence = a->identity ? sl_identity_sequence(rel, 1) : InvalidOid;
+	ExecCloseIndices(a->target);
+	MemoryContextSwitchTo(old);
+}
+
+/*
+ * Open the table; NULL if it has to be left to the executor.  So it has in a
+ * transaction with a fixed snapshot, whose rules are the executor's to know.
+ */
+static Relation
+open_table(SlAccess *a)
+{
+	Relation	rel;
+
+	if (a->busy || IsolationUsesXactSnapshot())
+		return NULL;
+	rel = table_open(a->relid, RowExclusiveLock);
+	if (!a->current || a->made_for != a->relid)
+		make_anew(a, rel);
+	if (a->usable)
+		return rel;
+	table_close(rel, NoLock);
+	return NULL;
+}
+
+/* ---------- finding ---------- */
+
+/* The unique index of a single column, or -1. */
+static int
+index_of_column(SlAccess *a, int column)
+{
+	int			i;
+
+	for (i = 0; i < a->target->ri_NumIndices; i++)
+	{
+		IndexInfo  *info = a->target->ri_IndexRelationInfo[i];
+
+		if (info->ii_Unique && info->ii_NumIndexKeyAttrs == 1 &&
+			info->ii_IndexAttrNumbers[0] == column + 1 &&
+			info->ii_Predicate == NIL)
+			return i;
+	}
+	return -1;
+}
+
+/* Look a row up by a unique index; true if the active snapshot has it. */
+static bool
+find(Relation rel, Relation index, Datum key, TupleTableSlot *slot)
+{
+	ScanKeyData skey;
+	IndexScanDesc scan;
+	Oid			opclass_type = index->rd_opcintype[0];
+	Oid			equal = get_opfamily_member(index->rd_opfamily[0], opclass_type,
+											opclass_type, BTEqualStrategyNumber);
+	bool		found;
+
+	ScanKeyEntryInitialize(&skey, 0, 1, BTEqualStrategyNumber, InvalidOid,
+						   index->rd_indcollation[0], get_opcode(equal), key);
+	scan = sl_index_beginscan(rel, index, GetActiveSnapshot(), 1);
+	index_rescan(scan, &skey, 1, NULL, 0);
+	found = index_getnext_slot(scan, ForwardScanDirection, slot);
+	if (found)
+		ExecMaterializeSlot(slot);
+	index_endscan(scan);
+	return found;
+}
+
+/*
+ * Lock the row in the slot, which then has its latest version, waited for if
+ * need be.  False if it is there no more.
+ */
+static bool
+lock_latest(Relation rel, TupleTableSlot *slot)
+{
+	TM_FailureData failure;
+	ItemPointerData tid = slot->tts_tid;
+	TM_Result	result;
+
+	result = table_tuple_lock(rel, &tid, GetActiveSnapshot(), slot,
+							  GetCurrentCommandId(false), LockTupleExclusive,
+							  LockWaitBlock,
+							  TUPLE_LOCK_FLAG_LOCK_UPDATE_IN_PROGRESS |
+							  TUPLE_LOCK_FLAG_FIND_LAST_VERSION,
+							  &failure);
+	switch (result)
+	{
+		case TM_Ok:
+			return true;
+		case TM_SelfModified:
+		case TM_Deleted:
+			return false;
+		default:
+			elog(ERROR, "unexpected table_tuple_lock status: %u", result);
+			return false;
+	}
+}
+
+/*
+ * Find a row by a column that has a unique index and never changes once it has
+ * a value.  Unless 'values' is NULL the row is locked, as SELECT FOR UPDATE
+ * does, and its values, which live in the current memory context, go there.
+ */
+SlAccessResult
+sl_access_find(SlAccess *a, int column, Datum key, Datum *values, bool *nulls)
+{
+	SlAccessResult result = SL_ACCESS_USE_SQL;
+	Relation	rel = open_table(a);
+	int			i = rel == NULL ? -1 : index_of_column(a, column);
+
+	if (i >= 0)
+	{
+		Relation	index = index_open(a->indexes[i], RowExclusiveLock);
+		TupleTableSlot *slot = table_slot_create(rel, NULL);
+
+		CommandCounterIncrement();
+		PushActiveSnapshot(GetTransactionSnapshot());
+		result = SL_ACCESS_NO_ROW;
+		if (find(rel, index, key, slot) &&
+			(values == NULL || lock_latest(rel, slot)))
+		{
+			if (values != NULL)
+				heap_deform_tuple(ExecCopySlotHeapTuple(slot),
+								  RelationGetDescr(rel), values, nulls);
+			result = SL_ACCESS_DONE;
+		}
+		PopActiveSnapshot();
+		ExecDropSingleTupleTableSlot(slot);
+		index_close(index, NoLock);
+	}
+	if (rel != NULL)
+		table_close(rel, NoLock);
+	return result;
+}
+
+/* ---------- writing ---------- */
+
+static void
+begin_write(SlAccess *a, Relation rel)
+{
+	int			i;
+
+	a->busy = true;
+	a->target->ri_RelationDesc = rel;
+	for (i = 0; i < a->target->ri_NumIndices; i++)
+		a->target->ri_IndexRelationDescs[i] = index_open(a->indexes[i],
+														 RowExclusiveLock);
+	/* what a trigger's function keeps lives no longer than this write */
+	if (a->target->ri_TrigDesc != NULL)
+		memset(a->target->ri_TrigFunctions, 0,
+			   sizeof(FmgrInfo) * a->target->ri_TrigDesc->numtriggers);
+	CommandCounterIncrement();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	a->estate->es_snapshot = GetActiveSnapshot();
+	a->estate->es_output_cid = GetCurrentCommandId(true);
+	AfterTriggerBeginQuery();
+}
+
+static void
+end_write(SlAccess *a, Relation rel)
+{
+	int			i;
+
+	AfterTriggerEndQuery(a->estate);
+	PopActiveSnapshot();
+	CommandCounterIncrement();
+
+	/* slots refer to the table, which may be another next time */
+	ExecResetTupleTable(a->estate->es_tupleTable, true);
+	a->estate->es_tupleTable = NIL;
+	a->target->ri_TrigOldSlot = NULL;
+	a->target->ri_TrigNewSlot = NULL;
+	ResetPerTupleExprContext(a->estate);
+	for (i = 0; i < a->target->ri_NumIndices; i++)
+		index_close(a->target->ri_IndexRelationDescs[i], NoLock);
+	table_close(rel, NoLock);
+	a->busy = false;
+}
+
+/* An error: transaction abort will close what is open; keep none of it. */
+static void
+give_up(SlAccess *a)
+{
+	a->current = false;
+	a->busy = false;
+}
+
+static TupleTableSlot *
+make_slot(Relation rel, const Datum *values, const bool *nulls, int ncols)
+{
+	TupleTableSlot *slot = table_slot_create(rel, NULL);
+
+	ExecClearTuple(slot);
+	memcpy(slot->tts_values, values, sizeof(Datum) * ncols);
+	memcpy(slot->tts_isnull, nulls, sizeof(bool) * ncols);
+	ExecStoreVirtualTuple(slot);
+	return slot;
+}
+
+/*
+ * Insert a row; an identity column's value is made and filled in here.  Errors
+ * are those of INSERT, that of a taken key included.
+ */
+SlAccessResult
+sl_access_insert(SlAccess *a, Datum *values, bool *nulls)
+{
+	Relation	rel = open_table(a);
+	TupleTableSlot *slot;
+
+	if (rel == NULL)
+		return SL_ACCESS_USE_SQL;
+	PG_TRY();
+	{
+		begin_write(a, rel);
+		if (a->identity)
+		{
+			values[0] = Int64GetDatum(nextval_internal(a->sequence, false));
+			nulls[0] = false;
+		}
+		slot = make_slot(rel, values, nulls, a->ncols);
+		ExecSimpleRelationInsert(a->target, a->estate, slot);
+		ExecDropSingleTupleTableSlot(slot);
+		end_write(a, rel);
+	}
+	PG_CATCH();
+	{
+		give_up(a);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	return SL_ACCESS_DONE;
+}
+
+/* Update the row with the same first column; the caller has it locked. */
+SlAccessResult
+sl_access_update(SlAccess *a, const Datum *values, const bool *nulls)
+{
+	volatile SlAccessResult result = SL_ACCESS_NO_ROW;
+	Relation	rel = open_table(a);
+	int			i = rel == NULL ? -1 : index_of_column(a, 0);
+	TupleTableSlot *slot;
+	TupleTableSlot *old;
+
+	if (i < 0)
+	{
+		if (rel != NULL)
+			table_close(rel, NoLock);
+		return SL_ACCESS_USE_SQL;
+	}
+	PG_TRY();
+	{
+		begin_write(a, rel);
+		old = table_slot_create(rel, NULL);
+		if (find(rel, a->target->ri_IndexRelationDescs[i], values[0], old))
+		{
+			slot = make_slot(rel, values, nulls, a->ncols);
+			ExecSimpleRelationUpdate(a->target, a->estate, NULL, old, slot);
+			ExecDropSingleTupleTableSlot(slot);
+			result = SL_ACCESS_DONE;
+		}
+		ExecDropSingleTupleTableSlot(old);
+		end_write(a, rel);
+	}
+	PG_CATCH();
+	{
+		give_up(a);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	return result;
+}
