@@ -117,6 +117,38 @@ read_escape(const char *p, const char *end, uint32_t *character)
 	return 12;
 }
 
+/*
+ * The first byte from p on that is a quote, a backslash or a control character:
+ * eight at a time, since most of an event is strings.  A byte b is less than n,
+ * for n up to 128, if (b - n) has its high bit set and b has not; and equal to n
+ * if (b ^ n) is less than 1.  A borrow makes the test fail for bytes above a
+ * true one only, and what is found is looked at byte by byte.
+ */
+static const char *
+skip_plain(const char *p, const char *end)
+{
+	const uint64_t ones = UINT64_C(0x0101010101010101);
+	const uint64_t highs = UINT64_C(0x8080808080808080);
+
+	while (end - p >= 8)
+	{
+		uint64_t	word;
+		uint64_t	quote;
+		uint64_t	backslash;
+
+		memcpy(&word, p, 8);
+		quote = word ^ (ones * '"');
+		backslash = word ^ (ones * '\\');
+		if ((((word - ones * 0x20) & ~word) | ((quote - ones) & ~quote) |
+			 ((backslash - ones) & ~backslash)) & highs)
+			break;
+		p += 8;
+	}
+	while (p < end && *p != '"' && *p != '\\' && (unsigned char) *p >= 0x20)
+		p++;
+	return p;
+}
+
 /* A string, from its opening quote on; it becomes the token. */
 static bool
 scan_string(SlJsonScan *s)
@@ -128,8 +160,7 @@ scan_string(SlJsonScan *s)
 	s->token_escaped = false;
 	for (;;)
 	{
-		while (p < s->end && *p != '"' && *p != '\\' && (unsigned char) *p >= 0x20)
-			p++;
+		p = skip_plain(p, s->end);
 		if (p >= s->end)
 			return fail(s);
 		if (*p == '"')
