@@ -90,14 +90,14 @@ static SlQuery parked_events = {
 bool
 sl_lock_payment(const pg_uuid_t *id, SlRow *payment)
 {
-	return sl_find_row(SL_PAYMENTS, PAY_ID, UUIDPGetDatum(id), &payment_by_id,
+	return sl_lock_row(SL_PAYMENTS, PAY_ID, UUIDPGetDatum(id), &payment_by_id,
 					   payment);
 }
 
 static bool
 lock_payment_of_intent(const char *intent_id, SlRow *payment)
 {
-	return sl_find_row(SL_PAYMENTS, PAY_PAYMENT_INTENT_ID,
+	return sl_lock_row(SL_PAYMENTS, PAY_PAYMENT_INTENT_ID,
 					   CStringGetTextDatum(intent_id), &payment_by_intent,
 					   payment);
 }

@@ -61,14 +61,16 @@ static SlQuery payment_by_key_and_owner = {
 	.columns_of = SL_PAYMENTS,
 	.args = {SL_TYPE_TEXT, SL_TYPE_TEXT},
 };
-static SlQuery status_of_payment = {
-	.sql = "SELECT p.id, p.state, p.amount, p.currency, p.payment_intent_id,"
-	" p.client_secret,"
-	" (SELECT r.status FROM stripe_lifecycle.api_requests r"
-	"  WHERE r.payment_id = p.id ORDER BY r.id DESC LIMIT 1),"
-	" p.last_error, p.decline_count, p.livemode, p.created_at, p.updated_at,"
-	" p.finished_at"
-	" FROM stripe_lifecycle.payments p WHERE p.id = $1",
+static SlQuery payment_by_id = {
+	.sql = "SELECT %s FROM stripe_lifecycle.payments"
+	" WHERE id OPERATOR(pg_catalog.=) $1",
+	.columns_of = SL_PAYMENTS,
+	.args = {SL_TYPE_UUID},
+};
+static SlQuery latest_request = {
+	.sql = "SELECT %s FROM stripe_lifecycle.api_requests"
+	" WHERE payment_id OPERATOR(pg_catalog.=) $1 ORDER BY id DESC LIMIT 1",
+	.columns_of = SL_REQUESTS,
 	.args = {SL_TYPE_UUID},
 };
 static SlQuery creation_refused = {
@@ -78,9 +80,22 @@ static SlQuery creation_refused = {
 	.args = {SL_TYPE_UUID},
 };
 
-#define STATUS_COLUMNS 13
-#define STATUS_UPDATED_AT 12	/* attribute number among them */
-#define STATUS_REQUEST 7
+/* What payment_status() shows, in its order: columns of the payment, and... */
+#define REQUEST_STATUS (-1)		/* that of the latest call to Stripe */
+
+static const int status_columns[] = {
+	PAY_ID, PAY_STATE, PAY_AMOUNT, PAY_CURRENCY, PAY_PAYMENT_INTENT_ID,
+	PAY_CLIENT_SECRET, REQUEST_STATUS, PAY_LAST_ERROR, PAY_DECLINE_COUNT,
+	PAY_LIVEMODE, PAY_CREATED_AT, PAY_UPDATED_AT, PAY_FINISHED_AT
+};
+
+typedef struct Look
+{
+	Datum		values[lengthof(status_columns)];
+	bool		nulls[lengthof(status_columns)];
+	TimestampTz updated_at;		/* these two change with all that is shown */
+	Oid			request_status;	/* InvalidOid: no call yet */
+} Look;
 
 /*
  * Say so where the work is queued if nobody will send it, for it would wait
@@ -235,34 +250,41 @@ require_visible(const pg_uuid_t *id)
 		unknown_payment();
 }
 
-/* One look at a payment; its columns as payment_status() returns them. */
-static HeapTuple
-look_at_payment(Datum id, TupleDesc *desc)
+/*
+ * One look at a payment.  What is seen lives in 'cxt', which is emptied of what
+ * the look before saw.
+ */
+static void
+look_at_payment(Datum id, MemoryContext cxt, Look *look)
 {
-	if (sl_run(&status_of_payment, &id, NULL, 1) == 0)
-		unknown_payment();
-	*desc = SPI_tuptable->tupdesc;
-	return SPI_tuptable->vals[0];
-}
-
-/* Did anything that payment_status() shows change between two looks? */
-static bool
-has_changed(HeapTuple before, HeapTuple after, TupleDesc desc)
-{
-	static const int watched[] = {STATUS_UPDATED_AT, STATUS_REQUEST};
+	MemoryContext old;
+	SlRow		payment;
+	SlRow		request;
 	int			i;
 
-	for (i = 0; i < (int) lengthof(watched); i++)
-	{
-		bool		null_before;
-		bool		null_after;
-		Datum		b = heap_getattr(before, watched[i], desc, &null_before);
-		Datum		a = heap_getattr(after, watched[i], desc, &null_after);
+	MemoryContextReset(cxt);
+	old = MemoryContextSwitchTo(cxt);
+	if (!sl_find_row(SL_PAYMENTS, PAY_ID, id, &payment_by_id, &payment))
+		unknown_payment();
+	look->request_status = InvalidOid;
+	if (sl_newest_row(SL_REQUESTS, REQ_PAYMENT_ID, id, &latest_request, &request))
+		look->request_status = DatumGetObjectId(request.values[REQ_STATUS]);
+	MemoryContextSwitchTo(old);
 
-		if (null_before != null_after || (!null_before && a != b))
-			return true;
+	look->updated_at = DatumGetTimestampTz(payment.values[PAY_UPDATED_AT]);
+	for (i = 0; i < (int) lengthof(status_columns); i++)
+	{
+		if (status_columns[i] == REQUEST_STATUS)
+		{
+			look->values[i] = ObjectIdGetDatum(look->request_status);
+			look->nulls[i] = !OidIsValid(look->request_status);
+		}
+		else
+		{
+			look->values[i] = payment.values[status_columns[i]];
+			look->nulls[i] = payment.nulls[status_columns[i]];
+		}
 	}
-	return false;
 }
 
 static int64
@@ -293,12 +315,11 @@ Datum
 sl_payment_status(PG_FUNCTION_ARGS)
 {
 	TimestampTz start = GetCurrentTimestamp();
-	Datum		values[STATUS_COLUMNS];
-	bool		nulls[STATUS_COLUMNS];
-	HeapTuple	first;
+	MemoryContext cxt;
 	HeapTuple	tuple;
-	TupleDesc	desc;
 	TupleDesc	result;
+	Look		first;
+	Look		look;
 	int64		wait;
 
 	if (PG_ARGISNULL(0))
@@ -310,19 +331,20 @@ sl_payment_status(PG_FUNCTION_ARGS)
 
 	SPI_connect();
 	require_visible(PG_GETARG_UUID_P(0));
-	first = tuple = look_at_payment(PG_GETARG_DATUM(0), &desc);
+	cxt = AllocSetContextCreate(CurrentMemoryContext, "payment_status",
+								ALLOCSET_SMALL_SIZES);
+	look_at_payment(PG_GETARG_DATUM(0), cxt, &first);
+	look = first;
 	while (wait > 0 && !IsolationUsesXactSnapshot() &&
 		   !TimestampDifferenceExceeds(start, GetCurrentTimestamp(), (int) wait))
 	{
 		sleep_a_little();
-		if (tuple != first)
-			SPI_freetuptable(SPI_tuptable);
-		tuple = look_at_payment(PG_GETARG_DATUM(0), &desc);
-		if (has_changed(first, tuple, desc))
+		look_at_payment(PG_GETARG_DATUM(0), cxt, &look);
+		if (look.updated_at != first.updated_at ||
+			look.request_status != first.request_status)
 			break;
 	}
-	heap_deform_tuple(tuple, desc, values, nulls);
-	tuple = SPI_copytuple(heap_form_tuple(result, values, nulls));
+	tuple = SPI_copytuple(heap_form_tuple(result, look.values, look.nulls));
 	SPI_finish();
 
 	PG_RETURN_DATUM(HeapTupleGetDatum(tuple));

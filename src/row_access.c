@@ -177,7 +177,7 @@ make_anew(SlAccess *a, Relation rel)
 	InitResultRelInfo(a->target, rel, 1, NULL, 0);
 	/* that is where triggers look for it */
 	a->estate->es_opened_result_relations = list_make1(a->target);
-	ExecOpenIndices(a->target, false);
+	ExecOpenIndices(a->target, true);
 	a->indexes = palloc(sizeof(Oid) * (a->target->ri_NumIndices + 1));
 	for (i = 0; i < a->target->ri_NumIndices; i++)
 		a->indexes[i] = RelationGetRelid(a->target->ri_IndexRelationDescs[i]);
@@ -209,9 +209,9 @@ open_table(SlAccess *a)
 
 /* ---------- finding ---------- */
 
-/* The unique index of a single column, or -1. */
+/* An index of this column alone that has all rows, or -1. */
 static int
-index_of_column(SlAccess *a, int column)
+index_of_column(SlAccess *a, int column, bool unique)
 {
 	int			i;
 
@@ -219,7 +219,7 @@ index_of_column(SlAccess *a, int column)
 	{
 		IndexInfo  *info = a->target->ri_IndexRelationInfo[i];
 
-		if (info->ii_Unique && info->ii_NumIndexKeyAttrs == 1 &&
+		if ((info->ii_Unique || !unique) && info->ii_NumIndexKeyAttrs == 1 &&
 			info->ii_IndexAttrNumbers[0] == column + 1 &&
 			info->ii_Predicate == NIL)
 			return i;
@@ -227,24 +227,56 @@ index_of_column(SlAccess *a, int column)
 	return -1;
 }
 
-/* Look a row up by a unique index; true if the active snapshot has it. */
-static bool
-find(Relation rel, Relation index, Datum key, TupleTableSlot *slot)
+/* Scan an index for a key, in the active snapshot. */
+static IndexScanDesc
+begin_scan(Relation rel, Relation index, Datum key)
 {
 	ScanKeyData skey;
 	IndexScanDesc scan;
 	Oid			opclass_type = index->rd_opcintype[0];
 	Oid			equal = get_opfamily_member(index->rd_opfamily[0], opclass_type,
 											opclass_type, BTEqualStrategyNumber);
-	bool		found;
 
 	ScanKeyEntryInitialize(&skey, 0, 1, BTEqualStrategyNumber, InvalidOid,
 						   index->rd_indcollation[0], get_opcode(equal), key);
 	scan = sl_index_beginscan(rel, index, GetActiveSnapshot(), 1);
 	index_rescan(scan, &skey, 1, NULL, 0);
-	found = index_getnext_slot(scan, ForwardScanDirection, slot);
+	return scan;
+}
+
+/* Look a row up by a unique index; true if the active snapshot has it. */
+static bool
+find(Relation rel, Relation index, Datum key, TupleTableSlot *slot)
+{
+	IndexScanDesc scan = begin_scan(rel, index, key);
+	bool		found = index_getnext_slot(scan, ForwardScanDirection, slot);
+
 	if (found)
 		ExecMaterializeSlot(slot);
+	index_endscan(scan);
+	return found;
+}
+
+/* Of all rows with the key, the one whose first column, an int8, is largest. */
+static bool
+find_newest(Relation rel, Relation index, Datum key, TupleTableSlot *newest)
+{
+	IndexScanDesc scan = begin_scan(rel, index, key);
+	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	int64		largest = 0;
+	bool		found = false;
+
+	while (index_getnext_slot(scan, ForwardScanDirection, slot))
+	{
+		bool		isnull;
+		int64		n = DatumGetInt64(slot_getattr(slot, 1, &isnull));
+
+		if (!found || n > largest)
+			ExecCopySlot(newest, slot);
+		largest = found ? Max(largest, n) : n;
+		found = true;
+	}
+	ExecDropSingleTupleTableSlot(slot);
 	index_endscan(scan);
 	return found;
 }
@@ -279,41 +311,68 @@ lock_latest(Relation rel, TupleTableSlot *slot)
 	}
 }
 
-/*
- * Find a row by a column that has a unique index and never changes once it has
- * a value.  Unless 'values' is NULL the row is locked, as SELECT FOR UPDATE
- * does, and its values, which live in the current memory context, go there.
- */
-SlAccessResult
-sl_access_find(SlAccess *a, int column, Datum key, Datum *values, bool *nulls)
+/* What is done with a row that is looked for. */
+typedef enum Purpose
+{
+	TO_SEE,
+	TO_LOCK,
+	TO_SEE_NEWEST
+} Purpose;
+
+static SlAccessResult
+look_for(SlAccess *a, int column, Datum key, Purpose purpose, Datum *values,
+		 bool *nulls)
 {
 	SlAccessResult result = SL_ACCESS_USE_SQL;
 	Relation	rel = open_table(a);
-	int			i = rel == NULL ? -1 : index_of_column(a, column);
+	int			i = rel == NULL ? -1 :
+		index_of_column(a, column, purpose != TO_SEE_NEWEST);
 
 	if (i >= 0)
 	{
 		Relation	index = index_open(a->indexes[i], RowExclusiveLock);
 		TupleTableSlot *slot = table_slot_create(rel, NULL);
+		bool		found;
 
 		CommandCounterIncrement();
 		PushActiveSnapshot(GetTransactionSnapshot());
-		result = SL_ACCESS_NO_ROW;
-		if (find(rel, index, key, slot) &&
-			(values == NULL || lock_latest(rel, slot)))
-		{
-			if (values != NULL)
-				heap_deform_tuple(ExecCopySlotHeapTuple(slot),
-								  RelationGetDescr(rel), values, nulls);
-			result = SL_ACCESS_DONE;
-		}
+		found = purpose == TO_SEE_NEWEST ?
+			find_newest(rel, index, key, slot) : find(rel, index, key, slot);
+		if (found && purpose == TO_LOCK)
+			found = lock_latest(rel, slot);
+		if (found && values != NULL)
+			heap_deform_tuple(ExecCopySlotHeapTuple(slot),
+							  RelationGetDescr(rel), values, nulls);
 		PopActiveSnapshot();
 		ExecDropSingleTupleTableSlot(slot);
 		index_close(index, NoLock);
+		result = found ? SL_ACCESS_DONE : SL_ACCESS_NO_ROW;
 	}
 	if (rel != NULL)
 		table_close(rel, NoLock);
 	return result;
+}
+
+/*
+ * Find a row by a column that has a unique index and never changes once it has
+ * a value.  With 'lock' it is locked, as SELECT FOR UPDATE does.  Its values,
+ * unless they are not asked for, live in the current memory context.
+ */
+SlAccessResult
+sl_access_find(SlAccess *a, int column, Datum key, bool lock, Datum *values,
+			   bool *nulls)
+{
+	return look_for(a, column, key, lock ? TO_LOCK : TO_SEE, values, nulls);
+}
+
+/*
+ * Of the rows that have the key in a column with an index, which should be
+ * few, find the one with the largest value in the first column, an int8.
+ */
+SlAccessResult
+sl_access_newest(SlAccess *a, int column, Datum key, Datum *values, bool *nulls)
+{
+	return look_for(a, column, key, TO_SEE_NEWEST, values, nulls);
 }
 
 /* ---------- writing ---------- */
@@ -381,12 +440,45 @@ make_slot(Relation rel, const Datum *values, const bool *nulls, int ncols)
 }
 
 /*
- * Insert a row; an identity column's value is made and filled in here.  Errors
- * are those of INSERT, that of a taken key included.
+ * Insert a row unless one of its keys is taken, as ON CONFLICT DO NOTHING does;
+ * that is, speculatively: if somebody else turns out to have inserted the same
+ * key at the same moment, the row is taken back.
+ */
+static bool
+insert_unless_there(SlAccess *a, Relation rel, TupleTableSlot *slot)
+{
+	TransactionId xid = GetCurrentTransactionId();
+	List	   *recheck;
+	bool		conflict;
+
+	ExecConstraints(a->target, slot, a->estate);
+	do
+	{
+		uint32		token;
+
+		if (!sl_check_index_constraints(a->target, slot, a->estate))
+			return false;
+		token = SpeculativeInsertionLockAcquire(xid);
+		table_tuple_insert_speculative(rel, slot, GetCurrentCommandId(true), 0,
+									   NULL, token);
+		recheck = sl_insert_index_tuples(a->target, slot, a->estate, &conflict);
+		table_tuple_complete_speculative(rel, slot, token, !conflict);
+		SpeculativeInsertionLockRelease(xid);
+	} while (conflict);
+
+	ExecARInsertTriggers(a->estate, a->target, slot, recheck, NULL);
+	return true;
+}
+
+/*
+ * Insert a row; an identity column's value is made and filled in here.  With
+ * 'may_exist' a row that has a key of it already is no error, and no row is
+ * written.  Otherwise errors are those of INSERT, that of a taken key included.
  */
 SlAccessResult
-sl_access_insert(SlAccess *a, Datum *values, bool *nulls)
+sl_access_insert(SlAccess *a, Datum *values, bool *nulls, bool may_exist)
 {
+	volatile bool written = true;
 	Relation	rel = open_table(a);
 	TupleTableSlot *slot;
 
@@ -401,7 +493,10 @@ sl_access_insert(SlAccess *a, Datum *values, bool *nulls)
 			nulls[0] = false;
 		}
 		slot = make_slot(rel, values, nulls, a->ncols);
-		ExecSimpleRelationInsert(a->target, a->estate, slot);
+		if (may_exist)
+			written = insert_unless_there(a, rel, slot);
+		else
+			ExecSimpleRelationInsert(a->target, a->estate, slot);
 		ExecDropSingleTupleTableSlot(slot);
 		end_write(a, rel);
 	}
@@ -411,7 +506,7 @@ sl_access_insert(SlAccess *a, Datum *values, bool *nulls)
 		PG_RE_THROW();
 	}
 	PG_END_TRY();
-	return SL_ACCESS_DONE;
+	return written ? SL_ACCESS_DONE : SL_ACCESS_NO_ROW;
 }
 
 /* Update the row with the same first column; the caller has it locked. */
@@ -420,7 +515,7 @@ sl_access_update(SlAccess *a, const Datum *values, const bool *nulls)
 {
 	volatile SlAccessResult result = SL_ACCESS_NO_ROW;
 	Relation	rel = open_table(a);
-	int			i = rel == NULL ? -1 : index_of_column(a, 0);
+	int			i = rel == NULL ? -1 : index_of_column(a, 0, true);
 	TupleTableSlot *slot;
 	TupleTableSlot *old;
 

@@ -42,14 +42,16 @@ typedef struct SlAccess
 typedef enum SlAccessResult
 {
 	SL_ACCESS_DONE,
-	SL_ACCESS_NO_ROW,			/* there is no such row */
+	SL_ACCESS_NO_ROW,			/* none was found, or written */
 	SL_ACCESS_USE_SQL			/* nothing was done: the executor has to do it */
 } SlAccessResult;
 
 extern SlAccessResult sl_access_find(SlAccess *access, int column, Datum key,
-									 Datum *values, bool *nulls);
+									 bool lock, Datum *values, bool *nulls);
+extern SlAccessResult sl_access_newest(SlAccess *access, int column, Datum key,
+									   Datum *values, bool *nulls);
 extern SlAccessResult sl_access_insert(SlAccess *access, Datum *values,
-									   bool *nulls);
+									   bool *nulls, bool may_exist);
 extern SlAccessResult sl_access_update(SlAccess *access, const Datum *values,
 									   const bool *nulls);
 

@@ -536,25 +536,53 @@ access_to(SlTableId table)
 	return a;
 }
 
-/*
- * Find a row by a column with a unique index; false if there is none.  Unless
- * 'row' is NULL it is locked, and its values live until the memory context, or
- * SPI_finish.  'query' does the same where SQL has to.
- */
-bool
-sl_find_row(SlTableId table, int column, Datum key, SlQuery *query, SlRow *row)
+/* What SQL found in place of sl_access_...() */
+static bool
+found_by_sql(SlTableId table, SlQuery *query, Datum key, SlRow *row)
 {
-	SlAccessResult result = sl_access_find(access_to(table), column, key,
-										   row == NULL ? NULL : row->values,
-										   row == NULL ? NULL : row->nulls);
-
-	if (result != SL_ACCESS_USE_SQL)
-		return result == SL_ACCESS_DONE;
 	if (sl_run(query, &key, NULL, 1) == 0)
 		return false;
 	if (row != NULL)
 		sl_read_row(table, 0, row);
 	return true;
+}
+
+/*
+ * Find a row by a column with a unique index, and lock it; false if there is
+ * none.  Its values live until the memory context, or SPI_finish.  'query' does
+ * the same where SQL has to.
+ */
+bool
+sl_lock_row(SlTableId table, int column, Datum key, SlQuery *query, SlRow *row)
+{
+	SlAccessResult result = sl_access_find(access_to(table), column, key, true,
+										   row->values, row->nulls);
+
+	return result == SL_ACCESS_USE_SQL ? found_by_sql(table, query, key, row) :
+		result == SL_ACCESS_DONE;
+}
+
+/* The same without a lock; 'row' may be NULL. */
+bool
+sl_find_row(SlTableId table, int column, Datum key, SlQuery *query, SlRow *row)
+{
+	SlAccessResult result = sl_access_find(access_to(table), column, key, false,
+										   row == NULL ? NULL : row->values,
+										   row == NULL ? NULL : row->nulls);
+
+	return result == SL_ACCESS_USE_SQL ? found_by_sql(table, query, key, row) :
+		result == SL_ACCESS_DONE;
+}
+
+/* Of several rows with the same key, the one whose first column is largest. */
+bool
+sl_newest_row(SlTableId table, int column, Datum key, SlQuery *query, SlRow *row)
+{
+	SlAccessResult result = sl_access_newest(access_to(table), column, key,
+											 row->values, row->nulls);
+
+	return result == SL_ACCESS_USE_SQL ? found_by_sql(table, query, key, row) :
+		result == SL_ACCESS_DONE;
 }
 
 /* Write a row by a statement; returns whether a row was written. */
@@ -588,12 +616,11 @@ write_by_sql(SlTableId table, bool insert, SlRow *row)
 static bool
 write_row(SlTableId table, bool insert, bool may_exist, SlRow *row)
 {
-	SlAccessResult result = SL_ACCESS_USE_SQL;
+	SlAccess   *access = access_to(table);
+	SlAccessResult result = insert ?
+		sl_access_insert(access, row->values, row->nulls, may_exist) :
+		sl_access_update(access, row->values, row->nulls);
 
-	if (!insert)
-		result = sl_access_update(access_to(table), row->values, row->nulls);
-	else if (!may_exist)
-		result = sl_access_insert(access_to(table), row->values, row->nulls);
 	if (result == SL_ACCESS_USE_SQL)
 		return write_by_sql(table, insert, row);
 	return result == SL_ACCESS_DONE;
