@@ -27,6 +27,7 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
+#include "access/xlog.h"
 #include "catalog/pg_am.h"
 #include "commands/sequence.h"
 #include "commands/trigger.h"
@@ -189,16 +190,17 @@ make_anew(SlAccess *a, Relation rel)
 
 /*
  * Open the table; NULL if it has to be left to the executor.  So it has in a
- * transaction with a fixed snapshot, whose rules are the executor's to know.
+ * transaction with a fixed snapshot, whose rules are the executor's to know,
+ * and on a standby, which must not take locks as for a write.
  */
 static Relation
-open_table(SlAccess *a)
+open_table(SlAccess *a, LOCKMODE mode)
 {
 	Relation	rel;
 
-	if (a->busy || IsolationUsesXactSnapshot())
+	if (a->busy || IsolationUsesXactSnapshot() || RecoveryInProgress())
 		return NULL;
-	rel = table_open(a->relid, RowExclusiveLock);
+	rel = table_open(a->relid, mode);
 	if (!a->current || a->made_for != a->relid)
 		make_anew(a, rel);
 	if (a->usable)
@@ -324,13 +326,14 @@ look_for(SlAccess *a, int column, Datum key, Purpose purpose, Datum *values,
 		 bool *nulls)
 {
 	SlAccessResult result = SL_ACCESS_USE_SQL;
-	Relation	rel = open_table(a);
+	LOCKMODE	mode = purpose == TO_LOCK ? RowExclusiveLock : AccessShareLock;
+	Relation	rel = open_table(a, mode);
 	int			i = rel == NULL ? -1 :
 		index_of_column(a, column, purpose != TO_SEE_NEWEST);
 
 	if (i >= 0)
 	{
-		Relation	index = index_open(a->indexes[i], RowExclusiveLock);
+		Relation	index = index_open(a->indexes[i], mode);
 		TupleTableSlot *slot = table_slot_create(rel, NULL);
 		bool		found;
 
@@ -479,7 +482,7 @@ SlAccessResult
 sl_access_insert(SlAccess *a, Datum *values, bool *nulls, bool may_exist)
 {
 	volatile bool written = true;
-	Relation	rel = open_table(a);
+	Relation	rel = open_table(a, RowExclusiveLock);
 	TupleTableSlot *slot;
 
 	if (rel == NULL)
@@ -514,7 +517,7 @@ SlAccessResult
 sl_access_update(SlAccess *a, const Datum *values, const bool *nulls)
 {
 	volatile SlAccessResult result = SL_ACCESS_NO_ROW;
-	Relation	rel = open_table(a);
+	Relation	rel = open_table(a, RowExclusiveLock);
 	int			i = rel == NULL ? -1 : index_of_column(a, 0, true);
 	TupleTableSlot *slot;
 	TupleTableSlot *old;
