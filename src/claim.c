@@ -25,9 +25,6 @@
 #include "claim.h"
 #include "pacing.h"
 
-/* Something is due but can't be claimed: locked by somebody else. */
-#define SL_LOCKED_PAUSE_MS	1000
-
 /* The account served last, malloc'd; NULL before the first. */
 static char *last_account = NULL;
 
@@ -90,7 +87,8 @@ claim_of_account(SlDueAccount *account, const char *api_key, int limit,
 
 	if (granted > 0)
 	{
-		calls = sl_outbox_claim(account->name, granted, lease_ms, cxt);
+		calls = sl_outbox_claim(account->name, granted, lease_ms, cxt,
+								claim->careful, &claim->passed_over);
 		sl_pacing_give_back(pace, granted - list_length(calls));
 		MemoryContextSwitchTo(cxt); /* SPI has changed it */
 		claim->calls = list_concat(claim->calls, calls);
@@ -131,6 +129,7 @@ sl_claim(const char *api_key, int room, int lease_ms, MemoryContext cxt,
 	claim->calls = NIL;
 	claim->next_due = DT_NOEND;
 	claim->more = false;
+	claim->passed_over = 0;
 	for (i = 0; i < list_length(accounts) && api_key != NULL && room > 0; i++)
 	{
 		SlDueAccount *account = list_nth(accounts,

@@ -10,11 +10,16 @@
 
 #include "outbox.h"
 
+/* Something is due but can't be claimed, as when somebody has it locked. */
+#define SL_LOCKED_PAUSE_MS	1000
+
 typedef struct SlClaim
 {
 	List	   *calls;			/* of SlApiCall, claimed */
 	TimestampTz next_due;		/* look again then; DT_NOEND: nothing waits */
 	bool		more;			/* look again at once, if there is room */
+	bool		careful;		/* row by row, since one of them may be bad */
+	int			passed_over;	/* error of one that had to be, packed; 0: none */
 } SlClaim;
 
 extern void sl_claim(const char *api_key, int room, int lease_ms,

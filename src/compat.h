@@ -93,15 +93,20 @@ sl_jsonb_built(SlJsonbBuilder *b)
 #endif
 
 /*
- * Set-returning functions in materialize mode.  Renamed in 16; the early
+ * Set-returning functions in materialize mode, of rows or of single values.
+ * Renamed in 16; the early
  * minor releases of 15 have the old name only.
  */
 #include "funcapi.h"
 
 #if PG_VERSION_NUM >= 160000
 #define sl_init_materialized(fcinfo) InitMaterializedSRF(fcinfo, 0)
+#define sl_init_materialized_scalar(fcinfo) \
+	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC)
 #else
 #define sl_init_materialized(fcinfo) SetSingleFuncCall(fcinfo, 0)
+#define sl_init_materialized_scalar(fcinfo) \
+	SetSingleFuncCall(fcinfo, SRF_SINGLE_USE_EXPECTED)
 #endif
 
 /*

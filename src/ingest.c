@@ -25,10 +25,12 @@
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
+#include "audit.h"
 #include "compat.h"
 #include "errors.h"
 #include "ingest.h"
 #include "outbox.h"
+#include "privacy.h"
 
 /* What an event means for a payment, before anything is written. */
 typedef struct Verdict
@@ -158,8 +160,8 @@ contradiction(const SlRow *p, const SlEvent *e, SlEvidenceKind kind)
 		return e->livemode ? "live event for a test payment" :
 			"test event for a live payment";
 	if (DatumGetInt64(p->values[PAY_AMOUNT]) != e->amount)
-		return psprintf("amount is " INT64_FORMAT " in the event, " INT64_FORMAT " in the payment",
-						e->amount, DatumGetInt64(p->values[PAY_AMOUNT]));
+		return sl_redacted(psprintf("amount is " INT64_FORMAT " in the event, " INT64_FORMAT " in the payment",
+									e->amount, DatumGetInt64(p->values[PAY_AMOUNT])));
 	if (strcmp(TextDatumGetCString(p->values[PAY_CURRENCY]), e->currency) != 0)
 		return "currency differs between event and payment";
 	if (!sl_evidence_agrees(kind, e->status))
@@ -304,6 +306,9 @@ carry_out(SlRow *payment, const SlEvent *event, const Verdict *v,
 		  const char *source, TimestampTz now)
 {
 	SlCause		cause = {source, event->id, event->type, 0, NULL};
+	SlState		from = state_of(payment);
+	SlRow		transition;
+	bool		moves = v->decision.verdict == SL_VERDICT_APPLIED;
 	bool		linked;
 
 	if (v->outcome == SL_EVENT_CONFLICT)
@@ -320,7 +325,9 @@ carry_out(SlRow *payment, const SlEvent *event, const Verdict *v,
 	cause.event_created = time_t_to_timestamptz((pg_time_t) event->created);
 	cause.note = v->note;
 	take_facts(payment, event, v, now);
-	sl_update_row(SL_PAYMENTS, payment, &cause);
+	if (moves)
+		sl_audit_record(payment, from, &cause, &transition);
+	sl_update_row(SL_PAYMENTS, payment, moves ? &transition : NULL);
 
 	if (v->decision.cancel_intent)
 		sl_enqueue_cancel(payment, NULL);
@@ -444,8 +451,7 @@ check_transaction(void)
 				 errmsg("webhooks must be ingested at isolation level READ COMMITTED"),
 				 errdetail("A fixed snapshot would hide events that arrived meanwhile."),
 				 errhint("Use BEGIN ISOLATION LEVEL READ COMMITTED, or call the function outside a transaction block.")));
-	PreventCommandIfReadOnly("ingest_webhook()");
-	PreventCommandDuringRecovery("ingest_webhook()");
+	sl_require_writable("ingest_webhook()");
 }
 
 /*

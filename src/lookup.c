@@ -28,6 +28,7 @@
 #include "utils/timestamp.h"
 
 #include "compat.h"
+#include "errors.h"
 #include "event_reader.h"
 #include "guc.h"
 #include "ingest.h"
@@ -35,6 +36,7 @@
 #include "pacing.h"
 #include "reconcile.h"
 #include "settle.h"
+#include "subxact.h"
 
 /* Between two looks, what the request's age is kept within. */
 #define LOOKUP_PAUSE_MAX_MS		INT64CONST(3600000)
@@ -130,14 +132,17 @@ static SlQuery forget_ended = {
 
 /*
  * A creation that went out without our mark can't be found in a list: all the
- * metadata that Stripe allows was the caller's.  An event may still tell.
+ * metadata that Stripe allows was the caller's.  An event may still tell.  For
+ * a request without a payment there is nothing to be found out.
  */
 static SlQuery park_unmarked = {
 	.sql = "UPDATE " REQUESTS " r SET lookup_at = 'infinity'"
-	" WHERE r.status = 'unknown' AND r.lookup_at <= $1 AND r.operation = 'create'"
-	" AND strpos(r.body, '[" SL_METADATA_KEY "]=') = 0"
-	" AND NOT EXISTS (SELECT FROM stripe_lifecycle.payments p"
-	"  WHERE p.id = r.payment_id AND p.payment_intent_id IS NOT NULL)",
+	" WHERE r.status = 'unknown' AND r.lookup_at <= $1"
+	" AND (r.operation = 'create' AND strpos(r.body, '[" SL_METADATA_KEY "]=') = 0"
+	"  AND NOT EXISTS (SELECT FROM stripe_lifecycle.payments p"
+	"   WHERE p.id = r.payment_id AND p.payment_intent_id IS NOT NULL)"
+	"  OR NOT EXISTS (SELECT FROM stripe_lifecycle.payments p"
+	"   WHERE p.id = r.payment_id))",
 	.args = {SL_TYPE_TIMESTAMPTZ},
 };
 static SlQuery postpone_lookup = {
@@ -214,6 +219,70 @@ add_call(SlCallKind kind, HeapTuple tuple, TupleDesc desc, MemoryContext cxt,
 	MemoryContextSwitchTo(old);
 }
 
+/* A look that is due, to be claimed. */
+typedef struct Look
+{
+	SlCallKind	kind;
+	int64		request_id;
+	TimestampTz now;
+	int			lease_ms;
+	MemoryContext cxt;			/* of the call */
+	SlClaim    *claim;
+} Look;
+
+static void
+claim_look(void *arg)
+{
+	Look	   *l = arg;
+	Datum		args[4] = {Int64GetDatum(l->request_id), TimestampTzGetDatum(l->now),
+		TimestampTzGetDatum(TimestampTzPlusMilliseconds(l->now, l->lease_ms)),
+	TimestampTzGetDatum(quiet_since(l->now))};
+
+	if (sl_run(l->kind == SL_CALL_WATCH ? &claim_watch : &claim_lookup, args, NULL, 0) == 1)
+		add_call(l->kind, SPI_tuptable->vals[0], SPI_tuptable->tupdesc, l->cxt, l->claim);
+}
+
+static void
+postpone(SlCallKind kind, int64 request_id)
+{
+	Datum		args[2] = {Int64GetDatum(request_id),
+	TimestampTzGetDatum(TimestampTzPlusMilliseconds(GetCurrentTimestamp(), LOOKUP_PAUSE_MAX_MS))};
+
+	(void) sl_run(kind == SL_CALL_WATCH ? &postpone_watch : &postpone_lookup, args,
+				  NULL, 0);
+}
+
+static void
+postpone_look(void *arg)
+{
+	Look	   *l = arg;
+
+	postpone(l->kind, l->request_id);
+}
+
+/*
+ * The same where one of the rows is bad: it waits for much longer, or is passed
+ * over if not even that can be had.
+ */
+static void
+claim_carefully(Look *l)
+{
+	ErrorData  *error = sl_try(claim_look, l);
+
+	if (error == NULL)
+		return;
+	if (!sl_error_is_of_row(error->sqlerrcode))
+		ReThrowError(error);
+	if (sl_try(postpone_look, l) != NULL)
+		l->claim->passed_over = error->sqlerrcode;
+	else
+		ereport(WARNING,
+				(errcode(error->sqlerrcode),
+				 errmsg("stripe_lifecycle could not look up request " INT64_FORMAT ": SQLSTATE %s",
+						l->request_id, unpack_sql_state(error->sqlerrcode)),
+				 errdetail("This is tried again in an hour.")));
+}
+
 /* When the first look is due, of requests or of payments. */
 static TimestampTz
 next_of(SlQuery *query)
@@ -230,11 +299,11 @@ static TimestampTz
 claim_due(SlCallKind kind, const char *api_key, int room, int lease_ms,
 		  MemoryContext cxt, SlClaim *claim)
 {
-	bool		watch = kind == SL_CALL_WATCH;
 	TimestampTz now = GetCurrentTimestamp();
 	TimestampTz wait_until = DT_NOEND;
-	Datum		args[4] = {TimestampTzGetDatum(now)};
-	int			n = sl_run(watch ? &due_watches : &due_lookups, args, NULL, MAX_DUE);
+	Datum		until = TimestampTzGetDatum(now);
+	int			n = sl_run(kind == SL_CALL_WATCH ? &due_watches : &due_lookups,
+						   &until, NULL, MAX_DUE);
 	SPITupleTable *due = SPI_tuptable;
 	int			i;
 
@@ -242,29 +311,32 @@ claim_due(SlCallKind kind, const char *api_key, int room, int lease_ms,
 	{
 		uint64		pace = sl_pacing_id(api_key, sl_text_column(due->vals[i],
 															 due->tupdesc, 2));
+		int			before = list_length(claim->calls);
+		Look		look = {kind, 0, now, lease_ms, cxt, claim};
 		bool		isnull;
 
 		if (!sl_pacing_take_one(pace, now, &wait_until))
 			continue;
-		args[0] = SPI_getbinval(due->vals[i], due->tupdesc, 1, &isnull);
-		args[1] = TimestampTzGetDatum(now);
-		args[2] = TimestampTzGetDatum(TimestampTzPlusMilliseconds(now, lease_ms));
-		args[3] = TimestampTzGetDatum(quiet_since(now));
-		if (sl_run(watch ? &claim_watch : &claim_lookup, args, NULL, 0) == 1)
-			add_call(kind, SPI_tuptable->vals[0], SPI_tuptable->tupdesc, cxt, claim);
+		look.request_id = DatumGetInt64(SPI_getbinval(due->vals[i], due->tupdesc,
+													  1, &isnull));
+		if (claim->careful)
+			claim_carefully(&look);
 		else
+			claim_look(&look);
+		if (list_length(claim->calls) == before)
 			sl_pacing_give_back(pace, 1);
 	}
 	return wait_until;
 }
 
-/* Look after rows that need no question to be asked any more. */
+/* Look after rows that need no question to be asked any more: *kind. */
 static void
-tidy_up(SlCallKind kind, TimestampTz now)
+tidy_up(void *kind)
 {
+	TimestampTz now = GetCurrentTimestamp();
 	Datum		until = TimestampTzGetDatum(now + USECS_PER_MINUTE);
 
-	if (kind == SL_CALL_WATCH)
+	if (*(SlCallKind *) kind == SL_CALL_WATCH)
 	{
 		while (sl_run(&forget_ended, &until, NULL, 0) == MAX_ENDED)
 			CHECK_FOR_INTERRUPTS();
@@ -284,16 +356,21 @@ claim_kind(SlCallKind kind, SlQuery *next, const char *api_key, int room,
 	TimestampTz now = GetCurrentTimestamp();
 	TimestampTz wait_until = DT_NOEND;
 	TimestampTz due = next_of(next);
+	ErrorData  *error;
 
 	if (due <= now)
 	{
-		tidy_up(kind, now);
+		if (!claim->careful)
+			tidy_up(&kind);
+		else if ((error = sl_try(tidy_up, &kind)) != NULL)
+			claim->passed_over = error->sqlerrcode;
 		if (api_key != NULL)
 			wait_until = claim_due(kind, api_key, room, lease_ms, cxt, claim);
 		due = next_of(next);
 	}
-	if (due <= now && wait_until != DT_NOEND)
-		due = wait_until;
+	/* what is left has to wait for its pace, or for whoever has it locked */
+	if (due <= now && api_key != NULL && list_length(claim->calls) < room)
+		due = Min(wait_until, TimestampTzPlusMilliseconds(now, SL_LOCKED_PAUSE_MS));
 	claim->next_due = Min(claim->next_due, due);
 }
 
@@ -639,11 +716,7 @@ sl_lookup_settle(const SlApiCall *call, const SlApiResult *res)
 void
 sl_lookup_set_aside(const SlApiCall *call, const char *sqlstate)
 {
-	Datum		args[2] = {Int64GetDatum(call->request_id),
-	TimestampTzGetDatum(TimestampTzPlusMilliseconds(GetCurrentTimestamp(), LOOKUP_PAUSE_MAX_MS))};
-
-	(void) sl_run(call->kind == SL_CALL_WATCH ? &postpone_watch : &postpone_lookup,
-				  args, NULL, 0);
+	postpone(call->kind, call->request_id);
 	sl_close_attempt(call->request_id, call->attempt, sqlstate,
 					 "the look-up could not be made or its answer not be stored");
 }

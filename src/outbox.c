@@ -20,6 +20,7 @@
  */
 #include "postgres.h"
 
+#include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
@@ -27,10 +28,14 @@
 #include "errors.h"
 #include "event_reader.h"
 #include "outbox.h"
+#include "subxact.h"
 #include "wake.h"
 
 #define ACCOUNT_OF(request) "coalesce(" request ".stripe_account, '')"
 #define IS_PENDING(request) request ".status IN ('queued', 'in_flight')"
+
+/* So many rows may be refused before one is taken. */
+#define SL_MAX_REFUSED 10
 
 #define CANCEL_PATH "/v1/payment_intents/" SL_INTENT_PLACEHOLDER "/cancel"
 
@@ -61,35 +66,51 @@ static SlQuery give_up_expired = {
 	" (SELECT r.id, r.first_sent_at FROM stripe_lifecycle.api_requests r"
 	"  WHERE " IS_PENDING("r") " AND " ACCOUNT_OF("r") " = $5"
 	"  AND r.next_attempt_at <= $1"
-	"  ORDER BY r.next_attempt_at LIMIT $6 FOR UPDATE SKIP LOCKED) due"
+	"  ORDER BY r.next_attempt_at LIMIT $6 OFFSET $7 FOR UPDATE SKIP LOCKED) due"
 	" WHERE due.first_sent_at < $2)",
 	.args = {
 		SL_TYPE_TIMESTAMPTZ, SL_TYPE_TIMESTAMPTZ, SL_TYPE_JSONB,
-		SL_TYPE_TIMESTAMPTZ, SL_TYPE_TEXT, SL_TYPE_INT4
+		SL_TYPE_TIMESTAMPTZ, SL_TYPE_TEXT, SL_TYPE_INT4, SL_TYPE_INT4
 	},
 };
 static SlQuery claim_due = {
 	.sql = "WITH due AS ("
-	" SELECT r.id FROM stripe_lifecycle.api_requests r"
+	" SELECT r.id, r.first_sent_at FROM stripe_lifecycle.api_requests r"
 	" WHERE " IS_PENDING("r") " AND " ACCOUNT_OF("r") " = $4"
 	" AND r.next_attempt_at <= $2"
-	" ORDER BY r.next_attempt_at LIMIT $1 FOR UPDATE SKIP LOCKED),"
+	" ORDER BY r.next_attempt_at LIMIT $1 OFFSET $5 FOR UPDATE SKIP LOCKED),"
 	" claimed AS ("
 	" UPDATE stripe_lifecycle.api_requests r"
 	" SET status = 'in_flight', attempts = r.attempts + 1, next_attempt_at = $3,"
 	" first_sent_at = coalesce(r.first_sent_at, $2)"
 	" FROM due WHERE r.id = due.id"
+	" AND (due.first_sent_at >= $6 OR due.first_sent_at IS NULL)"
 	" RETURNING r.id, r.attempts, r.operation, r.method, r.path, r.body,"
 	" r.idempotency_key, r.stripe_account, r.first_sent_at,"
 	" (SELECT p.payment_intent_id FROM stripe_lifecycle.payments p"
-	"  WHERE p.id = r.payment_id) AS payment_intent_id),"
+	"  WHERE p.id = r.payment_id) AS payment_intent_id,"
+	" NOT EXISTS (SELECT FROM stripe_lifecycle.payments p"
+	"  WHERE p.id = r.payment_id) AS is_orphan),"
 	" noted AS ("
 	" INSERT INTO stripe_lifecycle.api_attempts (request_id, attempt, started_at)"
 	" SELECT id, attempts, $2 FROM claimed)"
 	" SELECT * FROM claimed ORDER BY id",
 	.args = {
-		SL_TYPE_INT4, SL_TYPE_TIMESTAMPTZ, SL_TYPE_TIMESTAMPTZ, SL_TYPE_TEXT
+		SL_TYPE_INT4, SL_TYPE_TIMESTAMPTZ, SL_TYPE_TIMESTAMPTZ, SL_TYPE_TEXT,
+		SL_TYPE_INT4, SL_TYPE_TIMESTAMPTZ
 	},
+};
+
+/* The same row that a claim of one begins with.  No look-up would help it. */
+static SlQuery set_first_aside = {
+	.sql = "UPDATE stripe_lifecycle.api_requests SET status = 'unknown',"
+	" finished_at = $2, last_error = $3, lookup_at = 'infinity', lookup_cursor = NULL"
+	" WHERE id = (SELECT r.id FROM stripe_lifecycle.api_requests r"
+	"  WHERE " IS_PENDING("r") " AND " ACCOUNT_OF("r") " = $1"
+	"  AND r.next_attempt_at <= $2"
+	"  ORDER BY r.next_attempt_at LIMIT 1 OFFSET $4 FOR UPDATE SKIP LOCKED)"
+	" RETURNING id",
+	.args = {SL_TYPE_TEXT, SL_TYPE_TIMESTAMPTZ, SL_TYPE_JSONB, SL_TYPE_INT4},
 };
 static SlQuery set_aside = {
 	.sql = "UPDATE stripe_lifecycle.api_requests"
@@ -266,6 +287,7 @@ read_claim(HeapTuple tuple, TupleDesc desc, MemoryContext cxt)
 	call->idempotency_key = sl_text_column(tuple, desc, 7);
 	call->stripe_account = sl_text_column(tuple, desc, 8);
 	call->first_sent_at = DatumGetTimestampTz(SPI_getbinval(tuple, desc, 9, &isnull));
+	call->is_orphan = DatumGetBool(SPI_getbinval(tuple, desc, 11, &isnull));
 	MemoryContextSwitchTo(old);
 	return call;
 }
@@ -294,44 +316,131 @@ sl_outbox_accounts(void)
 	return accounts;
 }
 
-/*
- * Claim up to 'limit' due requests of an account for 'lease_ms'.  The caller
- * commits before it sends anything.  Returns a list of SlApiCall in 'cxt'.
- */
-List *
-sl_outbox_claim(const char *account, int limit, int lease_ms, MemoryContext cxt)
+/* Some requests that are due, to be claimed. */
+typedef struct Batch
 {
-	TimestampTz now = GetCurrentTimestamp();
-	Datum		expired[6];
-	Datum		args[4];
-	List	   *calls = NIL;
-	MemoryContext old;
+	const char *account;
+	TimestampTz now;
+	int			limit;
+	int			skip;			/* that many of them at the head of the queue */
+	int			lease_ms;
+	MemoryContext cxt;			/* of the calls */
+	List	   *calls;			/* claimed so far */
+	ErrorData  *error;			/* why the first one was not */
+} Batch;
+
+static void
+claim_batch(void *arg)
+{
+	Batch	   *b = arg;
+	Datum		expired[7];
+	Datum		args[6];
 	int			n;
 	int			i;
 
-	expired[0] = TimestampTzGetDatum(now);
-	expired[1] = TimestampTzGetDatum(now - SL_RETRY_WINDOW_MS * 1000);
+	expired[0] = TimestampTzGetDatum(b->now);
+	expired[1] = args[5] = TimestampTzGetDatum(b->now - SL_RETRY_WINDOW_MS * 1000);
 	expired[2] = JsonbPGetDatum(sl_error_object("worker", "key_expired",
 												"Stripe may have forgotten the idempotency key, so the call is not repeated"));
-	expired[3] = TimestampTzGetDatum(TimestampTzPlusMilliseconds(now, SL_LOOKUP_PAUSE_MS));
-	expired[4] = args[3] = CStringGetTextDatum(account);
-	expired[5] = Int32GetDatum(limit);
-	(void) sl_run(&give_up_expired, expired, NULL, 0);
+	expired[3] = TimestampTzGetDatum(TimestampTzPlusMilliseconds(b->now, SL_LOOKUP_PAUSE_MS));
+	expired[4] = args[3] = CStringGetTextDatum(b->account);
+	expired[5] = args[0] = Int32GetDatum(b->limit);
+	expired[6] = args[4] = Int32GetDatum(b->skip);
+	/* until there is none at the head of the queue: what is behind moves up */
+	while (sl_run(&give_up_expired, expired, NULL, 0) > 0)
+		CHECK_FOR_INTERRUPTS();
 
-	args[0] = Int32GetDatum(limit);
-	args[1] = TimestampTzGetDatum(now);
-	args[2] = TimestampTzGetDatum(TimestampTzPlusMilliseconds(now, lease_ms));
+	args[1] = TimestampTzGetDatum(b->now);
+	args[2] = TimestampTzGetDatum(TimestampTzPlusMilliseconds(b->now, b->lease_ms));
 	n = sl_run(&claim_due, args, NULL, 0);
 	for (i = 0; i < n; i++)
 	{
 		SlApiCall  *call = read_claim(SPI_tuptable->vals[i],
-									  SPI_tuptable->tupdesc, cxt);
+									  SPI_tuptable->tupdesc, b->cxt);
+		MemoryContext old = MemoryContextSwitchTo(b->cxt);
 
-		old = MemoryContextSwitchTo(cxt);
-		calls = lappend(calls, call);
+		b->calls = lappend(b->calls, call);
 		MemoryContextSwitchTo(old);
 	}
-	return calls;
+}
+
+static void
+set_aside_first(void *arg)
+{
+	Batch	   *b = arg;
+	const char *sqlstate = unpack_sql_state(b->error->sqlerrcode);
+	Datum		args[4] = {CStringGetTextDatum(b->account), TimestampTzGetDatum(b->now),
+		JsonbPGetDatum(sl_error_object("database", sqlstate,
+									   "the database refused to have the request claimed")),
+	Int32GetDatum(b->skip)};
+	bool		isnull;
+
+	if (sl_run(&set_first_aside, args, NULL, 0) == 0)
+		return;
+	ereport(WARNING,
+			(errcode(b->error->sqlerrcode),
+			 errmsg("stripe_lifecycle set request " INT64_FORMAT " aside, which could not be claimed: SQLSTATE %s",
+					DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0],
+												SPI_tuptable->tupdesc, 1, &isnull)),
+					sqlstate),
+			 errhint("See stripe_lifecycle.dead_requests.")));
+}
+
+/*
+ * Claim row by row, in subtransactions.  What is bad about a row is its own
+ * matter: it is set aside, or passed over if not even that can be had.  Where
+ * row after row is refused and none is not, the fault lies elsewhere, and all
+ * stay as they are.
+ */
+static void
+claim_carefully(Batch *b, int *passed_over)
+{
+	int			limit = b->limit;
+	int			refused = 0;
+
+	b->limit = 1;
+	while (list_length(b->calls) < limit)
+	{
+		int			before = list_length(b->calls);
+		ErrorData  *error;
+
+		b->error = sl_try(claim_batch, b);
+		if (b->error == NULL && list_length(b->calls) == before)
+			break;
+		if (b->error == NULL)
+			continue;
+		if (!sl_error_is_of_row(b->error->sqlerrcode) ||
+			(++refused == SL_MAX_REFUSED && b->calls == NIL))
+			ReThrowError(b->error);
+		if (refused > SL_MAX_REFUSED)
+			break;
+		error = sl_try(set_aside_first, b);
+		if (error != NULL && sl_error_passes(error->sqlerrcode))
+			ReThrowError(error);
+		if (error == NULL)
+			continue;
+		*passed_over = b->error->sqlerrcode;
+		b->skip++;
+	}
+}
+
+/*
+ * Claim up to 'limit' due requests of an account for 'lease_ms'.  The caller
+ * commits before it sends anything.  Returns a list of SlApiCall in 'cxt'.
+ * An error is raised if the database refuses one of the rows, unless 'careful',
+ * which goes past those: see claim.h.
+ */
+List *
+sl_outbox_claim(const char *account, int limit, int lease_ms, MemoryContext cxt,
+				bool careful, int *passed_over)
+{
+	Batch		batch = {account, GetCurrentTimestamp(), limit, 0, lease_ms, cxt, NIL, NULL};
+
+	if (careful)
+		claim_carefully(&batch, passed_over);
+	else
+		claim_batch(&batch);
+	return batch.calls;
 }
 
 /*

@@ -46,6 +46,7 @@ typedef struct SlApiCall
 	char	   *idempotency_key;
 	char	   *stripe_account; /* or NULL */
 	TimestampTz first_sent_at;
+	bool		is_orphan;		/* the payment does not exist: not to be sent */
 } SlApiCall;
 
 /* An account with something in the queue. */
@@ -82,7 +83,7 @@ extern void sl_release_waiting(const pg_uuid_t *payment_id);
 /* for the worker */
 extern List *sl_outbox_accounts(void);
 extern List *sl_outbox_claim(const char *account, int limit, int lease_ms,
-							 MemoryContext cxt);
+							 MemoryContext cxt, bool careful, int *passed_over);
 extern void sl_outbox_set_aside(int64 request_id, int attempt,
 								const char *sqlstate, const char *message);
 extern void sl_close_attempt(int64 request_id, int attempt,

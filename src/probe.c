@@ -13,10 +13,12 @@
 #include "postgres.h"
 
 #include "compat.h"
+#include "errors.h"
 #include "guc.h"
 #include "lookup.h"
 #include "probe.h"
 #include "reconcile.h"
+#include "subxact.h"
 
 /* Questions take this part of the window, so that they never hold up payments. */
 #define PART_OF_WINDOW	4
@@ -26,6 +28,44 @@ int
 sl_probe_room(int room, int under_way)
 {
 	return Max(Min(room, Max(sl_max_in_flight / PART_OF_WINDOW, 1) - under_way), 0);
+}
+
+typedef struct Pages
+{
+	const char *api_key;
+	int			room;
+	int			lease_ms;
+	MemoryContext cxt;
+	SlClaim    *claim;
+} Pages;
+
+static void
+try_claim_pages(void *arg)
+{
+	Pages	   *p = arg;
+
+	sl_reconcile_claim(p->api_key, p->room, p->lease_ms, p->cxt, p->claim);
+}
+
+/* Pages of events; if something there is bad it is in the way of nothing else. */
+static void
+claim_pages(Pages *p)
+{
+	int			before = list_length(p->claim->calls);
+	ErrorData  *error;
+
+	if (!p->claim->careful)
+	{
+		try_claim_pages(p);
+		return;
+	}
+	error = sl_try(try_claim_pages, p);
+	if (error == NULL)
+		return;
+	if (!sl_error_is_of_row(error->sqlerrcode))
+		ReThrowError(error);
+	p->claim->calls = list_truncate(p->claim->calls, before);
+	p->claim->passed_over = error->sqlerrcode;
 }
 
 /*
@@ -40,10 +80,11 @@ sl_probe_claim(const char *api_key, int room, int lease_ms, MemoryContext cxt,
 	claim->calls = NIL;
 	claim->next_due = DT_NOEND;
 	claim->more = false;
+	claim->passed_over = 0;
 	/* with no room the end of one that is under way brings us back */
 	if (room <= 0)
 		return;
-	sl_reconcile_claim(api_key, room, lease_ms, cxt, claim);
+	claim_pages(&(Pages) {api_key, room, lease_ms, cxt, claim});
 	sl_lookup_claim(api_key, room, lease_ms, cxt, claim);
 	claim->more = list_length(claim->calls) == room;
 }

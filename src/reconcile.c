@@ -27,11 +27,8 @@
  */
 #include "postgres.h"
 
-#include "access/xact.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
-#include "utils/memutils.h"
-#include "utils/resowner.h"
 #include "utils/timestamp.h"
 
 #include "compat.h"
@@ -41,6 +38,7 @@
 #include "ingest.h"
 #include "pacing.h"
 #include "reconcile.h"
+#include "subxact.h"
 
 #define SOURCE "events_api"
 
@@ -378,8 +376,9 @@ sl_reconcile_claim(const char *api_key, int room, int lease_ms,
 		}
 		due = look_for_due();
 	}
-	if (due <= now && wait_until != DT_NOEND)
-		due = wait_until;
+	/* what is left has to wait for its pace, or for whoever has it locked */
+	if (due <= now && api_key != NULL && list_length(claim->calls) < room)
+		due = Min(wait_until, TimestampTzPlusMilliseconds(now, SL_LOCKED_PAUSE_MS));
 	claim->next_due = Min(claim->next_due, due);
 }
 
@@ -452,47 +451,39 @@ note_failure(Jsonb *item, bool ours, int sqlerrcode, Run *run)
 			 ours ? errhint("See stripe_lifecycle.reconcile_state.") : 0));
 }
 
+typedef struct ListedEvent
+{
+	Jsonb	   *event;
+	bool		ours;			/* as far as it is known */
+} ListedEvent;
+
+static void
+ingest_item(void *arg)
+{
+	ListedEvent *item = arg;
+	SlEvent		event;
+
+	sl_event_read(item->event, &event);
+	item->ours = is_event_wanted(&event);
+	if (item->ours)
+		(void) sl_ingest_event(&event, SOURCE, NULL);
+}
+
 /*
- * Take in one event, in a subtransaction.  An error that would meet the others
- * as well is raised again, for the whole page to be taken in later.  Any other
- * is noted.
+ * Take in one event.  An error that would meet the others as well is raised
+ * again, for the whole page to be taken in later.  Any other is noted.
  */
 static void
-take_in(Jsonb *item, Run *run)
+take_in(Jsonb *event, Run *run)
 {
-	MemoryContext cxt = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-	volatile bool ours = false;
+	ListedEvent item = {event, false};
+	ErrorData  *error = sl_try(ingest_item, &item);
 
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(cxt);
-	PG_TRY();
-	{
-		SlEvent		event;
-
-		sl_event_read(item, &event);
-		ours = is_event_wanted(&event);
-		if (ours)
-			(void) sl_ingest_event(&event, SOURCE, NULL);
-		ReleaseCurrentSubTransaction();
-		MemoryContextSwitchTo(cxt);
-		CurrentResourceOwner = owner;
-	}
-	PG_CATCH();
-	{
-		ErrorData  *error;
-
-		MemoryContextSwitchTo(cxt);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		MemoryContextSwitchTo(cxt);
-		CurrentResourceOwner = owner;
-		if (stops_page(error->sqlerrcode))
-			ReThrowError(error);
-		note_failure(item, ours, error->sqlerrcode, run);
-	}
-	PG_END_TRY();
+	if (error == NULL)
+		return;
+	if (stops_page(error->sqlerrcode))
+		ReThrowError(error);
+	note_failure(event, item.ours, error->sqlerrcode, run);
 }
 
 static void

@@ -14,9 +14,8 @@
  * checked, all indexes kept, row triggers fired and deferred as ever.
  *
  * Only for tables with nothing out of the ordinary.  Whoever adds rules,
- * BEFORE or statement triggers, row security, columns, partitions or indexes of
- * other kinds gets the executor itself: is_ordinary() below says no, and the
- * caller runs its SQL.
+ * BEFORE or statement triggers, row security, columns or partitions gets the
+ * executor itself: is_ordinary() below says no, and the caller runs its SQL.
  *
  *-------------------------------------------------------------------------
  */
@@ -29,6 +28,7 @@
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "catalog/pg_am.h"
+#include "catalog/pg_type.h"
 #include "commands/sequence.h"
 #include "commands/trigger.h"
 #include "executor/executor.h"
@@ -90,24 +90,50 @@ has_ordinary_triggers(const TriggerDesc *t)
 		  t->trig_update_new_table);
 }
 
+/*
+ * The columns that the caller knows, and perhaps one more that the database
+ * numbers by itself.
+ */
 static bool
-has_ordinary_columns(Relation rel, int ncols, const Oid *types, bool identity)
+has_ordinary_columns(Relation rel, const SlAccess *a)
+{
+	TupleDesc	desc = RelationGetDescr(rel);
+	int			identities = 0;
+	int			i;
+
+	if (desc->natts < a->ncols || desc->natts > a->ncols + 1)
+		return false;
+	for (i = 0; i < desc->natts; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(desc, i);
+
+		if (att->attisdropped || att->attgenerated != '\0')
+			return false;
+		if (i < a->ncols && att->atttypid != a->types[i])
+			return false;
+		if (att->attidentity != '\0')
+		{
+			if (att->atttypid != INT8OID || (i > 0 && i < a->ncols))
+				return false;
+			identities++;
+		}
+		else if (i >= a->ncols)
+			return false;
+	}
+	return identities <= 1;
+}
+
+/* The column that the database numbers, or -1. */
+static int
+identity_column(Relation rel)
 {
 	TupleDesc	desc = RelationGetDescr(rel);
 	int			i;
 
-	if (desc->natts != ncols)
-		return false;
-	for (i = 0; i < ncols; i++)
-	{
-		Form_pg_attribute att = TupleDescAttr(desc, i);
-
-		if (att->attisdropped || att->attgenerated != '\0' ||
-			att->atttypid != types[i] ||
-			(att->attidentity != '\0') != (identity && i == 0))
-			return false;
-	}
-	return true;
+	for (i = 0; i < desc->natts; i++)
+		if (TupleDescAttr(desc, i)->attidentity != '\0')
+			return i;
+	return -1;
 }
 
 /* Is the executor's way the only one to write this table? */
@@ -118,7 +144,7 @@ is_ordinary(Relation rel, const SlAccess *a)
 		!rel->rd_rel->relispartition && !rel->rd_rel->relhassubclass &&
 		!rel->rd_rel->relrowsecurity && rel->rd_rules == NULL &&
 		has_ordinary_triggers(rel->trigdesc) &&
-		has_ordinary_columns(rel, a->ncols, a->types, a->identity);
+		has_ordinary_columns(rel, a);
 }
 
 /*
@@ -136,18 +162,6 @@ make_range_table(SlAccess *a, Relation rel)
 		updated = bms_add_member(updated,
 								 i + 1 - FirstLowInvalidHeapAttributeNumber);
 	sl_init_range_table(a->estate, rel, updated);
-}
-
-/* Indexes of other kinds keep what must not outlive the use of the table. */
-static bool
-has_ordinary_indexes(ResultRelInfo *target)
-{
-	int			i;
-
-	for (i = 0; i < target->ri_NumIndices; i++)
-		if (target->ri_IndexRelationDescs[i]->rd_rel->relam != BTREE_AM_OID)
-			return false;
-	return true;
 }
 
 /* Forget what was kept, and make it for the table as it is now. */
@@ -182,9 +196,10 @@ make_anew(SlAccess *a, Relation rel)
 	a->indexes = palloc(sizeof(Oid) * (a->target->ri_NumIndices + 1));
 	for (i = 0; i < a->target->ri_NumIndices; i++)
 		a->indexes[i] = RelationGetRelid(a->target->ri_IndexRelationDescs[i]);
-	a->usable = has_ordinary_indexes(a->target);
-	a->sequence = a->identity ? sl_identity_sequence(rel, 1) : InvalidOid;
 	ExecCloseIndices(a->target);
+	a->identity = identity_column(rel);
+	if (a->identity >= 0)
+		a->sequence = sl_identity_sequence(rel, a->identity + 1);
 	MemoryContextSwitchTo(old);
 }
 
@@ -221,7 +236,8 @@ index_of_column(SlAccess *a, int column, bool unique)
 	{
 		IndexInfo  *info = a->target->ri_IndexRelationInfo[i];
 
-		if ((info->ii_Unique || !unique) && info->ii_NumIndexKeyAttrs == 1 &&
+		if (info->ii_Am == BTREE_AM_OID && (info->ii_Unique || !unique) &&
+			info->ii_NumIndexKeyAttrs == 1 &&
 			info->ii_IndexAttrNumbers[0] == column + 1 &&
 			info->ii_Predicate == NIL)
 			return i;
@@ -313,6 +329,29 @@ lock_latest(Relation rel, TupleTableSlot *slot)
 	}
 }
 
+/* The columns that the caller knows, in the current memory context. */
+static void
+copy_values(SlAccess *a, Relation rel, TupleTableSlot *slot, Datum *values,
+			bool *nulls)
+{
+	TupleDesc	desc = RelationGetDescr(rel);
+	HeapTuple	tuple = ExecCopySlotHeapTuple(slot);
+	Datum	   *all_values = values;
+	bool	   *all_nulls = nulls;
+
+	if (desc->natts > a->ncols)
+	{
+		all_values = palloc(sizeof(Datum) * desc->natts);
+		all_nulls = palloc(sizeof(bool) * desc->natts);
+	}
+	heap_deform_tuple(tuple, desc, all_values, all_nulls);
+	if (desc->natts > a->ncols)
+	{
+		memcpy(values, all_values, sizeof(Datum) * a->ncols);
+		memcpy(nulls, all_nulls, sizeof(bool) * a->ncols);
+	}
+}
+
 /* What is done with a row that is looked for. */
 typedef enum Purpose
 {
@@ -344,8 +383,7 @@ look_for(SlAccess *a, int column, Datum key, Purpose purpose, Datum *values,
 		if (found && purpose == TO_LOCK)
 			found = lock_latest(rel, slot);
 		if (found && values != NULL)
-			heap_deform_tuple(ExecCopySlotHeapTuple(slot),
-							  RelationGetDescr(rel), values, nulls);
+			copy_values(a, rel, slot, values, nulls);
 		PopActiveSnapshot();
 		ExecDropSingleTupleTableSlot(slot);
 		index_close(index, NoLock);
@@ -388,9 +426,15 @@ begin_write(SlAccess *a, Relation rel)
 	a->busy = true;
 	a->target->ri_RelationDesc = rel;
 	for (i = 0; i < a->target->ri_NumIndices; i++)
+	{
+		IndexInfo  *info = a->target->ri_IndexRelationInfo[i];
+
 		a->target->ri_IndexRelationDescs[i] = index_open(a->indexes[i],
 														 RowExclusiveLock);
-	/* what a trigger's function keeps lives no longer than this write */
+		/* what an access method or a trigger's function keeps ends with this */
+		info->ii_AmCache = NULL;
+		info->ii_Context = CurrentMemoryContext;
+	}
 	if (a->target->ri_TrigDesc != NULL)
 		memset(a->target->ri_TrigFunctions, 0,
 			   sizeof(FmgrInfo) * a->target->ri_TrigDesc->numtriggers);
@@ -404,8 +448,6 @@ begin_write(SlAccess *a, Relation rel)
 static void
 end_write(SlAccess *a, Relation rel)
 {
-	int			i;
-
 	AfterTriggerEndQuery(a->estate);
 	PopActiveSnapshot();
 	CommandCounterIncrement();
@@ -416,8 +458,7 @@ end_write(SlAccess *a, Relation rel)
 	a->target->ri_TrigOldSlot = NULL;
 	a->target->ri_TrigNewSlot = NULL;
 	ResetPerTupleExprContext(a->estate);
-	for (i = 0; i < a->target->ri_NumIndices; i++)
-		index_close(a->target->ri_IndexRelationDescs[i], NoLock);
+	ExecCloseIndices(a->target);
 	table_close(rel, NoLock);
 	a->busy = false;
 }
@@ -430,6 +471,7 @@ give_up(SlAccess *a)
 	a->busy = false;
 }
 
+/* A row to be written; the column that the caller does not know is null. */
 static TupleTableSlot *
 make_slot(Relation rel, const Datum *values, const bool *nulls, int ncols)
 {
@@ -438,7 +480,8 @@ make_slot(Relation rel, const Datum *values, const bool *nulls, int ncols)
 	ExecClearTuple(slot);
 	memcpy(slot->tts_values, values, sizeof(Datum) * ncols);
 	memcpy(slot->tts_isnull, nulls, sizeof(bool) * ncols);
-	ExecStoreVirtualTuple(slot);
+	if (RelationGetDescr(rel)->natts > ncols)
+		slot->tts_isnull[ncols] = true;
 	return slot;
 }
 
@@ -473,6 +516,21 @@ insert_unless_there(SlAccess *a, Relation rel, TupleTableSlot *slot)
 	return true;
 }
 
+/* Give a new row its number; the caller hears of it if he knows the column. */
+static void
+number_row(SlAccess *a, TupleTableSlot *slot, Datum *values, bool *nulls)
+{
+	Datum		n = Int64GetDatum(nextval_internal(a->sequence, false));
+
+	slot->tts_values[a->identity] = n;
+	slot->tts_isnull[a->identity] = false;
+	if (a->identity < a->ncols)
+	{
+		values[a->identity] = n;
+		nulls[a->identity] = false;
+	}
+}
+
 /*
  * Insert a row; an identity column's value is made and filled in here.  With
  * 'may_exist' a row that has a key of it already is no error, and no row is
@@ -490,12 +548,10 @@ sl_access_insert(SlAccess *a, Datum *values, bool *nulls, bool may_exist)
 	PG_TRY();
 	{
 		begin_write(a, rel);
-		if (a->identity)
-		{
-			values[0] = Int64GetDatum(nextval_internal(a->sequence, false));
-			nulls[0] = false;
-		}
 		slot = make_slot(rel, values, nulls, a->ncols);
+		if (a->identity >= 0)
+			number_row(a, slot, values, nulls);
+		ExecStoreVirtualTuple(slot);
 		if (may_exist)
 			written = insert_unless_there(a, rel, slot);
 		else
@@ -535,6 +591,11 @@ sl_access_update(SlAccess *a, const Datum *values, const bool *nulls)
 		if (find(rel, a->target->ri_IndexRelationDescs[i], values[0], old))
 		{
 			slot = make_slot(rel, values, nulls, a->ncols);
+			if (a->identity >= a->ncols)
+				slot->tts_values[a->identity] =
+					slot_getattr(old, a->identity + 1,
+								 &slot->tts_isnull[a->identity]);
+			ExecStoreVirtualTuple(slot);
 			ExecSimpleRelationUpdate(a->target, a->estate, NULL, old, slot);
 			ExecDropSingleTupleTableSlot(slot);
 			result = SL_ACCESS_DONE;

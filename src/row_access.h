@@ -21,8 +21,7 @@ typedef struct SlAccess
 	/* set by the caller, and set anew if the table becomes another */
 	Oid			relid;
 	int			ncols;
-	const Oid  *types;			/* of the columns, all that there are */
-	bool		identity;		/* the first is GENERATED ALWAYS AS IDENTITY */
+	const Oid  *types;			/* of the columns that the caller knows */
 
 	/* kept */
 	struct SlAccess *next;		/* of those that hear of changes */
@@ -35,7 +34,8 @@ typedef struct SlAccess
 	EState	   *estate;
 	ResultRelInfo *target;
 	Oid		   *indexes;		/* those of target, in its order */
-	Oid			sequence;		/* of the identity column */
+	int			identity;		/* number of the identity column, or -1 */
+	Oid			sequence;		/* behind it */
 } SlAccess;
 
 /* What became of a row. */

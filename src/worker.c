@@ -28,6 +28,9 @@
  * will pass (a deadlock, a full disk) is kept and tried again; Stripe would
  * replay its answer anyway, if this process did not live to store it.
  *
+ * Now and then it seals the audit trail as well (seal.c), which concerns nobody
+ * but this database: in a short transaction of its own, between the others.
+ *
  * There is one worker per database at most (slots.c).  It ends when there has
  * been nothing to do for a while, and leaves word of when the next request is
  * due.  An error outside of settling ends it too, but only after what is under
@@ -77,6 +80,7 @@
 #include "outbox.h"
 #include "pacing.h"
 #include "probe.h"
+#include "seal.h"
 #include "secrets.h"
 #include "settle.h"
 #include "slots.h"
@@ -148,8 +152,11 @@ typedef struct Worker
 	bool		unserved;		/* stripe_lifecycle.databases leaves us out */
 	bool		noted;			/* we have left our name in worker_state */
 	bool		keyless;
+	bool		careful;		/* claim row by row: one of them may be bad */
 	bool		failed;			/* finish what is under way, then end */
 	TimestampTz next_due;
+	SlSealing	sealing;
+	TimestampTz next_seal;
 	TimestampTz active_at;		/* last wake, claim or answer */
 	TimestampTz complained;		/* of a claim that failed */
 } Worker;
@@ -330,6 +337,7 @@ take_over(Worker *w)
 		return false;
 
 	w->slot = sl_slot_attach(MyDatabaseId, &served);
+	w->sealing.slot = w->slot;
 	if (w->slot == SL_NO_SLOT)
 	{
 		if (!served)
@@ -366,6 +374,7 @@ start_up(Worker *w, Oid dboid)
 									   ALLOCSET_DEFAULT_SIZES);
 	MemoryContextSwitchTo(w->scratch);
 	dlist_init(&w->ended);
+	w->sealing.cxt = w->cxt;
 	w->slot = SL_NO_SLOT;
 	w->look = true;
 	w->next_due = DT_NOEND;
@@ -504,7 +513,8 @@ send_request(Worker *w, Flight *f, const char *key)
 	SlHttpRequest request;
 	const char *error;
 
-	if (!sl_stripe_request(&call, sl_api_base, sl_api_version, &request))
+	if (f->call.is_orphan ||
+		!sl_stripe_request(&call, sl_api_base, sl_api_version, &request))
 	{
 		f->unsendable = true;
 		add_ended(w, f);
@@ -539,6 +549,23 @@ miss_key(Worker *w, const char *why)
 				 errhint("Put the key into the file named by \"stripe_lifecycle.api_key_file\" and reload the configuration.")));
 }
 
+/* Not more often than once a minute, unless it is this worker's last word. */
+static void
+complain_of_claim(Worker *w, int sqlerrcode, const char *consequence)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (!w->failed && !TimestampDifferenceExceeds(w->complained, now,
+												  SL_NO_CLAIM_WARNING_MS))
+		return;
+	w->complained = now;
+	ereport(WARNING,
+			(errcode(sqlerrcode),
+			 errmsg("stripe_lifecycle worker could not claim requests: SQLSTATE %s",
+					unpack_sql_state(sqlerrcode)),
+			 errdetail_internal("%s", consequence)));
+}
+
 /*
  * Looks at the queue: takes up to 'room' requests, in w->scratch, and learns
  * when to look again.
@@ -546,11 +573,12 @@ miss_key(Worker *w, const char *why)
 static List *
 look_at_queue(Worker *w, int room, const char *key)
 {
-	SlClaim		claim = {NIL, DT_NOEND, false};
-	SlClaim		probes = {NIL, DT_NOEND, false};
+	SlClaim		claim = {NIL, DT_NOEND, false, w->careful, 0};
+	SlClaim		probes = claim;
 	int			lease_ms = sl_request_timeout + SL_LEASE_MARGIN_MS;
 	bool		known = false;
 	bool		may_send;
+	int			passed_over;
 
 	begin_transaction("stripe_lifecycle: claiming requests");
 	may_send = extension_locked(w) && sl_may_send(&known);
@@ -569,6 +597,11 @@ look_at_queue(Worker *w, int room, const char *key)
 		sl_note_serving();
 	end_transaction(w);
 
+	passed_over = claim.passed_over != 0 ? claim.passed_over : probes.passed_over;
+	w->careful = passed_over != 0;
+	if (w->careful)
+		complain_of_claim(w, passed_over,
+						  "It can't even be set aside, so it is passed over; the others go on.");
 	w->noted |= claim.calls != NIL;
 	w->next_due = claim.next_due;
 	w->look = claim.more;
@@ -576,26 +609,25 @@ look_at_queue(Worker *w, int room, const char *key)
 }
 
 /*
- * An error here is no single row's.  If it will pass (somebody has the table
- * locked), so much the better.  Else no more is claimed; what is under way will
- * be settled, and after that this process ends.
+ * If it is one row that is bad, the others are to go on: the next look, at
+ * once, takes care.  If the error will pass (somebody has the table locked), so
+ * much the better.  Else no more is claimed; what is under way will be settled,
+ * and after that this process ends.
  */
 static void
 fail_claim(Worker *w, const ErrorData *error)
 {
-	TimestampTz now = GetCurrentTimestamp();
-
+	if (!w->careful && sl_error_is_of_row(error->sqlerrcode))
+	{
+		w->careful = w->look = true;
+		return;
+	}
 	w->look = false;
 	w->failed = !sl_error_passes(error->sqlerrcode);
-	w->next_due = TimestampTzPlusMilliseconds(now, SL_NO_CLAIM_PAUSE_MS);
-	if (!w->failed && !TimestampDifferenceExceeds(w->complained, now,
-												  SL_NO_CLAIM_WARNING_MS))
-		return;
-	w->complained = now;
-	ereport(WARNING,
-			(errcode(error->sqlerrcode),
-			 errmsg("stripe_lifecycle worker could not claim requests: SQLSTATE %s",
-					sqlstate_of(error))));
+	w->next_due = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+											  SL_NO_CLAIM_PAUSE_MS);
+	complain_of_claim(w, error->sqlerrcode, w->failed ? "This worker ends." :
+					  "This is tried again.");
 }
 
 static List *
@@ -659,7 +691,9 @@ put_aside(const Flight *f, const char *sqlstate, const char *message)
 static void
 settle_flight(Flight *f)
 {
-	if (f->unsendable)
+	if (f->call.is_orphan)
+		put_aside(f, "23503", "the request belongs to no payment");
+	else if (f->unsendable)
 		put_aside(f, "22023", "the request holds a character that cannot be sent");
 	else if (f->call.kind != SL_CALL_SEND)
 		sl_probe_settle(&f->call, &f->result);
@@ -803,6 +837,39 @@ settle(Worker *w)
 	w->active_at = GetCurrentTimestamp();
 }
 
+/* ---------- seal ---------- */
+
+/*
+ * One checkpoint of the audit trail, if it is due.  Whatever goes wrong here
+ * must not keep payments from being sent.
+ */
+static void
+seal(Worker *w)
+{
+	volatile bool sealed = false;
+	SlCheckpoint checkpoint;
+
+	if (w->failed || w->unserved || w->next_seal > GetCurrentTimestamp())
+		return;
+	w->next_seal = DT_NOEND;
+	PG_TRY();
+	{
+		begin_transaction("stripe_lifecycle: sealing the audit trail");
+		if (extension_locked(w))
+			sealed = sl_seal(&w->sealing, &checkpoint, &w->next_seal);
+		end_transaction(w);
+	}
+	PG_CATCH();
+	{
+		sealed = false;
+		w->next_seal = sl_seal_failed(&w->sealing,
+									  abandon_transaction(w)->sqlerrcode);
+	}
+	PG_END_TRY();
+	if (sealed)
+		sl_seal_announce(&checkpoint);
+}
+
 /* ---------- end ---------- */
 
 /*
@@ -825,13 +892,17 @@ in_the_way(void)
 
 /*
  * Stay for a while after the last bit of work: the next one is served without
- * a process having to start.
+ * a process having to start.  Stay also for transactions that have to end before
+ * the audit trail can be sealed: somebody else would have to begin anew.
  */
 static bool
 lingers(Worker *w)
 {
-	return !w->absent && !w->keyless && !w->unserved && w->active_at != 0 &&
-		!sl_slots_crowded() &&
+	if (w->absent || w->unserved || sl_slots_crowded())
+		return false;
+	if (sl_seal_waits(&w->sealing))
+		return true;
+	return !w->keyless && w->active_at != 0 &&
 		!TimestampDifferenceExceeds(w->active_at, GetCurrentTimestamp(),
 									sl_worker_linger);
 }
@@ -846,7 +917,7 @@ leave_slot(Worker *w)
 		return sl_slot_leave(w->slot, DT_NOEND, SL_LEAVE_ABSENT, w->reloads);
 	if (w->unserved)
 		return sl_slot_leave(w->slot, 0, SL_LEAVE_UNSERVED, w->reloads);
-	return sl_slot_leave(w->slot, w->next_due,
+	return sl_slot_leave(w->slot, Min(w->next_due, w->next_seal),
 						 w->keyless ? SL_LEAVE_KEYLESS : SL_LEAVE_IDLE, w->reloads);
 }
 
@@ -895,11 +966,15 @@ handle_interrupts(Worker *w)
 		ProcessConfigFile(PGC_SIGHUP);
 		w->unserved = !sl_database_is_served(w->database);
 		w->look = true;
+		w->next_seal = 0;
 	}
 	if (sl_slot_take_wake(w->slot))
 	{
 		w->look = true;
 		w->active_at = GetCurrentTimestamp();
+		/* the first payment ever, or resume_worker()? */
+		if (w->next_seal == DT_NOEND || w->sealing.held_up)
+			w->next_seal = 0;
 	}
 }
 
@@ -907,11 +982,11 @@ handle_interrupts(Worker *w)
 static TimestampTz
 next_turn(Worker *w)
 {
-	TimestampTz when = DT_NOEND;
+	TimestampTz when = w->failed || w->unserved ? DT_NOEND : w->next_seal;
 	dlist_iter	iter;
 
 	if (!w->failed && w->nflights < sl_max_in_flight)
-		when = w->next_due;
+		when = Min(when, w->next_due);
 	dlist_foreach(iter, &w->ended)
 	{
 		Flight	   *f = dlist_container(Flight, node, iter.cur);
@@ -959,6 +1034,7 @@ sl_worker_main(Datum main_arg)
 		collect_answers(&w);
 		settle(&w);
 		refill(&w);
+		seal(&w);
 		end_if_idle(&w);
 		if (!w.look || w.nflights >= sl_max_in_flight)
 			wait_for_something(&w);

@@ -17,8 +17,8 @@ interleaving, since that is up to the machine.
 
 --memory is another test: does the worker's memory stay what it is?
 
-One file, standard library only; libpq is called through ctypes, because a
-hundred psql processes a second would be most of the load.  script/soak builds
+Standard library only; libpq is called through ctypes, because a hundred psql
+processes a second would be most of the load.  script/soak builds
 what this needs and calls it.
 """
 
@@ -43,6 +43,8 @@ import urllib.parse
 from collections import Counter, deque
 from dataclasses import dataclass, field
 
+from stripe_sim import FAULT_KINDS
+
 HERE = os.path.dirname(os.path.abspath(__file__))
 RETURN_URL = "https://shop.example/thanks"
 THREADS = 6                 # that carry customers' steps
@@ -52,6 +54,7 @@ RECONCILE_INTERVAL = 20     # seconds; also when payments begin to be watched
 REQUEST_TIMEOUT = 5         # seconds
 QUIET_DEADLINE = 300        # seconds for everything to come to rest
 SHUTDOWN_LIMIT = 15         # seconds a fast shutdown or an orphan may take
+FULL_PLAN = 120             # seconds, from which on a plan has everything in it
 LOST_SHARE = 0.03           # of all events whose webhooks are withheld for ever
 FORGED_SHARE = 0.03         # of all deliveries that are preceded by a forgery
 
@@ -177,16 +180,19 @@ class Plan:
                 rng.shuffle(bag)
             self.strikes.append(Span(at, 0.0, bag.pop()))
             at += rng.uniform(2.5, 6.5)
-        # A request that nobody knows the outcome of takes over a minute to settle.
+        # A request that nobody knows the outcome of takes over a minute to settle:
+        # what makes such comes first, and not late.
         doubt_until = seconds - min(60.0, seconds / 2)
+        first = sorted(rng.sample(list(FAULTS), len(FAULTS)), key=DOUBTFUL.__contains__)
         self.faults = [Span(at, lasts, name, FAULTS[name]) for at, lasts, name in self._windows(
-            rng, list(FAULTS), lambda name, at: name not in DOUBTFUL or at < doubt_until)]
+            rng, list(FAULTS), first,
+            lambda name, at: name not in DOUBTFUL or at < doubt_until)]
         self.disorder = [Span(at, lasts, name, [DISORDER[name]]) for at, lasts, name
-                         in self._windows(rng, list(DISORDER), lambda name, at: True)]
+                         in self._windows(rng, list(DISORDER), [], lambda name, at: True)]
 
-    def _windows(self, rng, names, fits):
+    def _windows(self, rng, names, bag, fits):
         """One thing after the other, each for some seconds, until the end."""
-        at, bag = 2.0, []
+        at = 2.0
         while at < self.seconds - 2:
             if not bag:
                 bag = rng.sample(names, len(names))
@@ -1018,11 +1024,16 @@ AUDIT = """
     SELECT r.payment_id, r.seq, 'no event for it'
       FROM replay r LEFT JOIN stripe_lifecycle.webhook_events e
         ON e.event_id = r.event_id AND e.outcome = 'applied' AND e.payment_id = r.payment_id
-     WHERE r.seq > 1 AND e.event_id IS NULL
-    UNION ALL
-    SELECT e.payment_id, count(r.event_id)::int, 'applied not exactly once'
-      FROM stripe_lifecycle.webhook_events e LEFT JOIN replay r ON r.event_id = e.event_id
-     WHERE e.outcome = 'applied' GROUP BY e.event_id, e.payment_id HAVING count(r.event_id) <> 1"""
+     WHERE r.seq > 1 AND e.event_id IS NULL"""
+
+APPLIED = """
+    SELECT CASE n WHEN 0 THEN 'not applied' WHEN 1 THEN 'applied once' ELSE 'applied again' END,
+           count(*)
+      FROM (SELECT e.event_id, count(t.event_id) AS n
+              FROM stripe_lifecycle.webhook_events e
+              LEFT JOIN stripe_lifecycle.payment_transitions t ON t.event_id = e.event_id
+             WHERE e.outcome = 'applied' OR t.event_id IS NOT NULL GROUP BY 1) x
+     GROUP BY 1"""
 
 
 class Books:
@@ -1118,6 +1129,7 @@ class Books:
         self.check_rows(session)
         self.check_repetition(session, ledger)
         self.check_server()
+        self.check_trouble(ledger)
         self.line("clients saw only what they should", soak.complaints,
                   f"{len(soak.complaints)} complaints, {soak.counts['statements repeated']} "
                   "statements repeated after a crash")
@@ -1185,6 +1197,10 @@ class Books:
                 charge["payment_intent"] for charge in ledger["charges"]
                 if charge["status"] == "succeeded").items() if n > 1],
             f"{ledger['counts']['succeeded_charges']} charges succeeded")
+        applied = Counter(dict((what, int(n)) for what, n in session.query(APPLIED)))
+        self.line("each event was applied once",
+                  [f"{n} were {what}" for what, n in applied.items() if what != "applied once"],
+                  f"{applied['applied once']} events, each the cause of one transition")
         self.line("the audit replays to the state", session.query(AUDIT),
                   session.value("SELECT count(*) FROM stripe_lifecycle.payment_transitions")
                   + " transitions without a gap, by legal edges, each with its event")
@@ -1206,16 +1222,15 @@ class Books:
         attempts = dict(session.query(
             "SELECT coalesce(result, 'open'), count(*) FROM stripe_lifecycle.api_attempts "
             "GROUP BY 1 ORDER BY 1"))
-        # A look-up may be under way at any time, or have been when the worker was
-        # killed; its request has a time then when it is looked at next.
-        self.line("every attempt is on record", session.query(
+        # A look at a payment that has not ended may be under way at any time.
+        self.line("every attempt is on record, with its end", session.query(
             "SELECT r.id, r.operation, r.status, r.attempts, count(a.attempt), "
             "max(a.started_at) FILTER (WHERE a.finished_at IS NULL) "
             "FROM stripe_lifecycle.api_requests r "
             "LEFT JOIN stripe_lifecycle.api_attempts a ON a.request_id = r.id "
             "GROUP BY r.id HAVING r.attempts <> count(a.attempt) OR bool_or("
-            "a.finished_at IS NULL AND a.attempt IS NOT NULL "
-            "AND (a.method = 'POST' OR coalesce(r.watch_at, r.lookup_at) IS NULL))"),
+            "a.attempt IS NOT NULL AND (a.finished_at IS NULL OR a.result IS NULL) "
+            f"AND (a.method = 'POST' OR a.started_at < now() - interval '{2 * REQUEST_TIMEOUT} s'))"),
             ", ".join(f"{n} {result}" for result, n in attempts.items()))
         ended = session.value("SELECT count(*) FROM stripe_lifecycle.payments "
                               "WHERE state IN ('succeeded', 'failed')")
@@ -1269,6 +1284,17 @@ class Books:
                   + [f"left behind by its postmaster: {name}" for name in server.orphans],
                   f"{len(server.shutdowns)} fast shutdowns, the slowest took "
                   f"{max(server.shutdowns, default=0):.1f} s")
+
+
+    def check_trouble(self, ledger):
+        """Was there any of each kind?  A test that is spared proves nothing."""
+        soak = self.soak
+        met = Counter(request["fault"] for request in ledger["requests"] if request["fault"])
+        spared = [kind for kind in FAULT_KINDS if not met[kind]] + [
+            name for name in DISORDER if name not in {span.name for span in soak.plan.disorder}]
+        self.line("there was trouble of every kind",
+                  spared if soak.plan.seconds >= FULL_PLAN else [],
+                  ", ".join(f"{n} x {kind}" for kind, n in sorted(met.items())))
 
 
 # ---------------------------------------------------------------------------

@@ -22,9 +22,10 @@ BEGIN
 			client_secret = NULL, updated_at = now(), finished_at = now()
 		WHERE id = the_payment;
 	INSERT INTO bench.floor_transitions (payment_id, seq, from_state, to_state, at, source,
-			event_id, event_type, event_created, role)
+			event_id, event_type, event_created, role, amount, currency, livemode, hash)
 		VALUES (the_payment, 2, 'created', 'succeeded', now(), 'webhook', the_event,
-			'payment_intent.succeeded', now(), current_user);
+			'payment_intent.succeeded', now(), current_user, 2000, 'usd', false,
+			'\x0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef');
 	RETURN 'applied';
 END
 $$;

@@ -84,7 +84,7 @@ for my $row (table_rows('Functions', 'function'))
 same_lists(
 	'functions and their arguments',
 	\@functions,
-	column(q{SELECT DISTINCT format('%s(%s)', proname, array_to_string(proargnames[1:pronargs], ','))
+	column(q{SELECT DISTINCT format('%s(%s)', proname, coalesce(array_to_string(proargnames[1:pronargs], ','), oidvectortypes(proargtypes)))
 			 FROM pg_proc WHERE pronamespace = 'stripe_lifecycle'::regnamespace}));
 
 # Tables

@@ -380,8 +380,9 @@ $server->configure('stripe_lifecycle.max_requests_per_second = 0');
 $server->configure('stripe_lifecycle.max_in_flight = 4');
 reset_ledger();
 my $connections = $stripe->count('connections');
+# of an account that no 429 has slowed down
 $stripe->fault(kind => 'delay', delay_ms => 2000, count => 1);
-create_many(60, 'window');
+create_many(60, 'window', stripe_account => 'acct_window');
 eventually(
 	sub {
 		$server->value(
@@ -399,7 +400,7 @@ cmp_ok($opened, '<=', 6, 'connections are used again')
   or diag("$opened connections for 60 requests");
 note("$opened connections for 60 requests, 4 at once");
 $stripe->fault(kind => 'delay', delay_ms => 300, count => 20);
-create_many(20, 'narrow');
+create_many(20, 'narrow', stripe_account => 'acct_window');
 my ($most, $in_flight) = (0);
 do
 {
@@ -462,6 +463,10 @@ $server->restart;
 $server->intent_known($server->create_payment, 'after a restart');
 is($server->payment($copy->{output}, 'payment_intent_id', 'copied'),
 	undef, 'the copy is still paused');
+like($server->health('paused', 'copied'),
+	qr/^warning: paused by stripe_lifecycle_worker since .*: this is a copy of/,
+	'health() says so');
+like($server->health('moved', 'copied'), qr/^critical: this database is a copy/, 'and why');
 $server->sql('SELECT stripe_lifecycle.resume_worker()', 'copied');
 $server->intent_known($copy->{output}, 'until somebody resumes it', 'copied');
 is( $server->value(
@@ -489,8 +494,13 @@ eventually(
 eventually(sub { $server->workers('copied') }, 0, 'and then leaves');
 
 # Another host: goes on, unless it is told not to.
+is($server->health('moved', 'copied'),
+	'ok: the queue was last served by this server', 'health() sees nothing wrong');
 $server->sql(q{UPDATE stripe_lifecycle.worker_state SET host = 'elsewhere'},
 	'copied');
+like($server->health('moved', 'copied'),
+	qr/^warning: last served on host elsewhere, port \d+, timeline 1; now \S+, \d+, 1$/,
+	'health() warns of another host');
 $server->intent_known($server->create_payment(database => 'copied'),
 	'on another host it goes on', 'copied');
 like(
@@ -498,6 +508,12 @@ like(
 		'SELECT moved_from FROM stripe_lifecycle.worker_state', 'copied'),
 	qr/^host elsewhere, port \d+, timeline 1$/,
 	'and remembers where it was');
+like($server->health('moved', 'copied'),
+	qr/^warning: moved from host elsewhere, port \d+, timeline 1 at /,
+	'health() warns of that, ...');
+$server->sql('SELECT stripe_lifecycle.resume_worker()', 'copied');
+is($server->health('moved', 'copied'),
+	'ok: the queue was last served by this server', '... until an operator has seen it');
 $server->configure('stripe_lifecycle.pause_on_move = on');
 eventually(sub { $server->workers('copied') }, 0, 'the worker leaves again');
 $server->sql('UPDATE stripe_lifecycle.worker_state SET timeline = 7', 'copied');

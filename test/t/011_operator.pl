@@ -108,6 +108,35 @@ write_secret($server->{api_key_file}, "$API_KEY\n");
 is((health('mode'))[0], 'ok: key and payments agree', 'this one does');
 
 #
+# A queue that nobody serves
+#
+
+unlink $server->{api_key_file};
+$server->sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+	WHERE backend_type = 'stripe_lifecycle worker'");
+eventually(sub { $server->workers }, 0, 'without a key the worker leaves');
+$id = $server->create_payment;
+is((health('queue'))[0], 'ok: 1 queued, 0 in flight', 'a request waits');
+foreach my $case (
+	[ '2 min', 'warning', qr/the oldest has been due for 00:02:0/ ],
+	[ '2 h', 'critical', qr/the oldest has been due for 02:00:0/ ])
+{
+	$server->sql("UPDATE stripe_lifecycle.api_requests
+		SET next_attempt_at = now() - interval '$case->[0]' WHERE payment_id = '$id'");
+	like((health('queue'))[0], qr/^$case->[1]: 1 queued, 0 in flight; $case->[2]/,
+		"after $case->[0] health has a $case->[1]");
+	eventually(
+		sub { (health('worker'))[0] },
+		'critical: work is waiting and no worker is running',
+		'and so it is with the worker');
+}
+like((health('stuck_payments'))[0], qr/^ok/, 'the payment is not old enough to be stuck');
+write_secret($server->{api_key_file}, "$API_KEY\n");
+$server->reload;
+$server->intent_known($id, 'with a key the request is sent');
+eventually(sub { (health('queue'))[0] }, 'ok: 0 queued, 0 in flight', 'and all is well');
+
+#
 # Retries
 #
 
@@ -152,10 +181,11 @@ is( $server->value("SELECT string_agg(action, ' ' ORDER BY id) FROM stripe_lifec
 
 my $before = stat_of('attempts');
 my $starts = stat_of('worker_starts');
+my $failures = stat_of('worker_failures');
 $server->sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'stripe_lifecycle worker'");
 eventually(sub { $server->workers }, 0, 'the worker is gone');
 is(stat_of('attempts'), $before, 'its numbers are not');
-eventually(sub { stat_of('worker_failures') }, 1, 'its end is counted');
+eventually(sub { stat_of('worker_failures') }, $failures + 1, 'its end is counted');
 $stripe->fault({ kind => 'drop_after', count => 1 }, { kind => '503', count => 1 },
 	{ kind => '429', count => 1 });
 $id = $server->create_payment;

@@ -200,6 +200,27 @@ foreach my $kind (qw(rst_after truncate))
 }
 $server->configure('stripe_lifecycle.retry_base_delay = 40');
 
+# The same after an outage, with more of them than are claimed at once.
+$server->sql("SELECT stripe_lifecycle.pause_worker()");
+$server->sql("SELECT stripe_lifecycle.create_payment(100, 'eur', 'outage-' || n)
+	FROM generate_series(1, 100) n");
+$server->sql("UPDATE stripe_lifecycle.api_requests
+	SET first_sent_at = now() - interval '23 h', attempts = 1
+	WHERE status = 'queued' AND id % 10 <> 0");
+my $sent = $stripe->count('requests');
+$server->sql("SELECT stripe_lifecycle.resume_worker()");
+eventually(
+	sub {
+		$server->value("SELECT string_agg(DISTINCT concat_ws(' ', id % 10 = 0, status, last_error ->> 'code'), ', ')
+			FROM stripe_lifecycle.api_requests r WHERE EXISTS (SELECT FROM stripe_lifecycle.payments p
+				WHERE p.id = r.payment_id AND p.idempotency_key LIKE 'outage-%')");
+	},
+	'f unknown key_expired, t succeeded',
+	'of a hundred, only those that may be are sent');
+is($stripe->count('requests') - $sent, 10, 'not one of the others');
+$server->sql("UPDATE stripe_lifecycle.api_requests SET lookup_at = 'infinity'
+	WHERE status = 'unknown' AND last_error ->> 'code' = 'key_expired'");
+
 # The key was changed meanwhile: a 401 says nothing of what was sent before.
 $stripe->fault({ kind => 'truncate', count => 1 },
 	{ kind => '401', count => -1 });

@@ -291,12 +291,8 @@ ok( $server->value(
 		"SELECT proven_until <= retry_from AND cursor_created > retry_from
 			AND retry_at - failing_since = '10 s' FROM stripe_lifecycle.reconcile_state") eq 't',
 	'the cursor goes on; how far all is proven does not');
-like(
-	$server->value(
-		"SELECT status || ': ' || detail FROM stripe_lifecycle.health()
-		  WHERE check_name = 'reconciliation'"),
-	qr/^warning: 2 events could not be taken in/,
-	'health() warns');
+like($server->health('reconciliation'),
+	qr/^warning: 2 events could not be taken in/, 'health() warns');
 
 # One warning, however often it is tried, and pauses that grow.
 sub warnings_of_events
@@ -380,6 +376,22 @@ like($server->log_text, qr/WARNING:  stripe_lifecycle cannot read Stripe's event
 	'and in the log');
 runs_once('the next run');
 ok(defined reconciled()->{gap_from}, 'it stays on record');
+like($server->health('reconciliation'),
+	qr/^critical: events from .* to .* were gone from Stripe before they could be read$/,
+	'and health() shows it ...');
+$server->sql('UPDATE stripe_lifecycle.reconcile_state SET gap_from = NULL, gap_to = NULL');
+like($server->health('reconciliation'),
+	qr/^ok: equal to Stripe up to /, '... until somebody has seen to it');
+foreach my $case ([ '5 h', 'warning' ], [ '2 d', 'critical' ])
+{
+	like(
+		$server->value(
+			"BEGIN;
+			 UPDATE stripe_lifecycle.reconcile_state SET proven_until = now() - interval '$case->[0]';
+			 SELECT status FROM stripe_lifecycle.health() WHERE check_name = 'reconciliation';
+			 ROLLBACK"),
+		qr/^$case->[1]$/, "a lag of $case->[0]: $case->[1]");
+}
 
 # The same of an event that could not be taken in for so long.
 sub gaps_announced
@@ -401,6 +413,7 @@ is( $server->value(
 	'gives it up: a gap is on record');
 runs_once('the next run');
 is(gaps_announced(), $gaps + 1, 'it is announced once');
+$server->sql('UPDATE stripe_lifecycle.reconcile_state SET gap_from = NULL, gap_to = NULL');
 
 #
 # A look at payments that do not end
@@ -408,6 +421,8 @@ is(gaps_announced(), $gaps + 1, 'it is announced once');
 
 $server->configure('stripe_lifecycle.reconcile_interval = 0',
 	'stripe_lifecycle.watch_after = 1s');
+eventually(sub { $server->health('reconciliation') },
+	'ok: off: missed webhooks are not looked for', 'switched off, says health()');
 eventually(sub { $server->value('SHOW stripe_lifecycle.watch_after') }, '1s', 'watch soon');
 sleep 0.5;
 my $stuck = $server->create_payment;

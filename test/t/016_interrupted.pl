@@ -1,7 +1,8 @@
 
-# Calls whose end the worker did not live to see, or could not store: each has
-# an end on record, whatever kind of call it was, and what it was for goes on at
-# once and from the right place.
+# Calls whose end the worker did not live to see, or could not store, or that
+# can't be made at all: each has an end on record, whatever kind of call it was,
+# what it was for goes on at once and from the right place, and nothing else is
+# held up.
 
 use strict;
 use warnings;
@@ -296,21 +297,145 @@ $server->sql('DROP TRIGGER spoil ON stripe_lifecycle.payments');
 look_now($id, 'lookup_at');
 eventually(sub { status($id) }, 'succeeded', 'until its answer can be stored');
 
-# Made bad by hand: the others go on.
+#
+# Rows made bad by hand: each is set aside with its error, and the others go on
+#
+
+# As a superuser may do it, past the guards.
+sub by_hand
+{
+	my ($sql) = @_;
+	my @guarded = map { "ALTER TABLE stripe_lifecycle.$_" }
+	  qw(payments api_requests api_attempts);
+
+	$server->sql(
+		join ";\n", 'BEGIN',
+		(map { "$_ DISABLE TRIGGER stripe_lifecycle_guard" } @guarded), $sql,
+		(map { "$_ ENABLE ALWAYS TRIGGER stripe_lifecycle_guard" } @guarded), 'COMMIT');
+	return;
+}
+
+my $cannot_be_sent = '22023 the request holds a character that cannot be sent';
+my @bad = (
+	[ q{SET idempotency_key = E'bad\nkey'}, $cannot_be_sent ],
+	[ q{SET idempotency_key = ''}, $cannot_be_sent ],
+	[ q{SET path = E'/v1/payment_intents\r\nX: y'}, $cannot_be_sent ],
+	[ q{SET path = 'http://example.com/'}, $cannot_be_sent ],
+	[ q{SET method = 'BREW'}, $cannot_be_sent ],
+	[ q{SET stripe_account = E'acct\nx'}, $cannot_be_sent ],
+	[ q{SET payment_id = '01900000-0000-7000-8000-000000000000'},
+		'23503 the request belongs to no payment' ],
+	[ q{SET attempts = 2147483647},
+		'22003 the database refused to have the request claimed' ],
+	[ undef, '23505 the database refused to have the request claimed' ]);
+
+# Between good ones, and then alone.
+foreach my $together (1, 0)
+{
+	my $name = $together ? 'among others' : 'alone';
+	my (@good, @requests);
+
+	$server->sql('SELECT stripe_lifecycle.pause_worker()');
+	foreach my $case (@bad)
+	{
+		push @good, $server->create_payment if $together;
+		my $payment = $server->create_payment;
+		my $request = $server->request($payment)->{id};
+
+		by_hand(
+			defined $case->[0]
+			? "UPDATE stripe_lifecycle.api_requests $case->[0] WHERE id = $request"
+			: "INSERT INTO stripe_lifecycle.api_attempts
+				VALUES ($request, 1, now(), now(), 1, NULL, NULL, 'lost')");
+		push @requests, [ $request, $payment ];
+	}
+	push @good, $server->create_payment if $together;
+	my $log = $server->log_length;
+	$server->sql('SELECT stripe_lifecycle.resume_worker()');
+	$server->intent_known($_, "$name: a good request goes past the bad ones") foreach @good;
+	foreach my $n (0 .. $#bad)
+	{
+		my ($request, $payment) = @{ $requests[$n] };
+		my $case = $bad[$n][0] // 'a row of api_attempts';
+
+		eventually(
+			sub {
+				$server->value(
+					"SELECT concat_ws(' ', status, last_error ->> 'code', last_error ->> 'message')
+					   FROM stripe_lifecycle.api_requests WHERE id = $request");
+			},
+			"unknown $bad[$n][1]",
+			"$name: $case: set aside with its error");
+		is(scalar $stripe->intents_of($payment), 0, "$name: $case: not sent");
+	}
+	is( $server->value(
+			'SELECT count(*) FROM stripe_lifecycle.dead_requests
+			  WHERE id = ANY (ARRAY[' . join(', ', map { $_->[0] } @requests) . '])'),
+		scalar @bad,
+		"$name: they are dead requests");
+	is(scalar(() = $server->log_text($log) =~ /WARNING:  stripe_lifecycle set request \d+ aside/g),
+		2, "$name: the log names those that could not be claimed");
+	by_hand("UPDATE stripe_lifecycle.api_requests
+		SET status = 'rejected', idempotency_key = 'was bad ' || id WHERE id = $_->[0]")
+	  foreach @requests;
+}
+
+# Of a look-up and of a look at a payment.
+my $unknown = $server->create_payment;
+my $watched = $server->create_payment;
+$server->intent_known($_) foreach $unknown, $watched;
+by_hand(
+	"UPDATE stripe_lifecycle.api_requests SET attempts = 2147483647,
+		status = CASE payment_id WHEN '$unknown' THEN 'unknown' ELSE status END,
+		lookup_at = CASE payment_id WHEN '$unknown' THEN now() END,
+		watch_at = CASE payment_id WHEN '$watched' THEN now() END
+	  WHERE payment_id IN ('$unknown', '$watched')");
+$log = $server->log_length;
+$server->intent_known($server->create_payment, 'others go past look-ups that cannot be made');
+ok( $server->value(
+		"SELECT bool_and(coalesce(lookup_at, watch_at) > now() + interval '50 min')
+		   FROM stripe_lifecycle.api_requests
+		  WHERE payment_id IN ('$unknown', '$watched')") eq 't',
+	'which wait for an hour');
+is(scalar(() = $server->log_text($log) =~ /WARNING:  stripe_lifecycle could not look up request/g),
+	2, 'as the log says');
+by_hand("UPDATE stripe_lifecycle.api_requests SET attempts = 1, status = 'succeeded'
+	WHERE payment_id IN ('$unknown', '$watched')");
+
+# One that somebody's trigger does not even let be set aside.
 $server->sql('SELECT stripe_lifecycle.pause_worker()');
-my $bad = $server->create_payment;
-my $good = $server->create_payment;
-$server->sql(qq{
-ALTER TABLE stripe_lifecycle.api_requests DISABLE TRIGGER stripe_lifecycle_guard;
-UPDATE stripe_lifecycle.api_requests SET idempotency_key = E'bad\\nkey' WHERE payment_id = '$bad';
-ALTER TABLE stripe_lifecycle.api_requests ENABLE ALWAYS TRIGGER stripe_lifecycle_guard});
+my @spoiled = map { $server->create_payment } 1 .. 3;
+$server->sql(
+	'CREATE TRIGGER spoil BEFORE UPDATE ON stripe_lifecycle.api_requests FOR EACH ROW WHEN (OLD.payment_id IN ('
+	  . join(', ', map { quote($_) } @spoiled)
+	  . ')) EXECUTE FUNCTION spoil()');
+my @good = map { $server->create_payment } 1 .. 20;
+$log = $server->log_length;
 $server->sql('SELECT stripe_lifecycle.resume_worker()');
-$server->intent_known($good, 'a good request goes past a bad one');
-eventually(sub { status($bad) }, 'unknown', 'which is set aside');
-is( join(' ', map { "$_->{result} $_->{error}" } @{ $server->attempts($bad) }),
-	'unknown SQLSTATE 22023: the request holds a character that cannot be sent',
-	'with the reason');
-is(scalar $stripe->intents_of($bad), 0, 'and not sent');
+$server->intent_known($_, 'requests go past one that nobody may touch') foreach @good;
+$server->intent_known($server->create_payment, 'also later');
+sleep 2;
+is(scalar(() = $server->log_text($log) =~ /WARNING: /g), 1, 'which is worth one warning');
+like($server->log_text($log),
+	qr/could not claim requests: SQLSTATE P0001\n.*DETAIL:.*passed over/, 'that says so');
+$server->sql('DROP TRIGGER spoil ON stripe_lifecycle.api_requests');
+$server->intent_known($_, 'when it may be touched it is sent') foreach @spoiled;
+
+# Where every row is refused it is not the rows' fault: none is set aside.
+$server->sql('SELECT stripe_lifecycle.pause_worker()');
+$server->sql('CREATE TRIGGER spoil BEFORE INSERT ON stripe_lifecycle.api_attempts
+	FOR EACH ROW EXECUTE FUNCTION spoil()');
+my @refused = map { $server->create_payment } 1 .. 12;
+$log = $server->log_length;
+$server->sql('SELECT stripe_lifecycle.resume_worker()');
+eventually(sub { $server->log_text($log) },
+	qr/WARNING:  stripe_lifecycle worker could not claim requests: SQLSTATE P0001/,
+	'a fault that is not the rows\' is logged');
+is($server->value("SELECT count(*) FROM stripe_lifecycle.api_requests
+		WHERE status = 'queued' AND attempts = 0"),
+	12, 'and no request is set aside for it');
+$server->sql('DROP TRIGGER spoil ON stripe_lifecycle.api_attempts');
+$server->intent_known($_, 'when it is mended all are sent') foreach @refused;
 no_call_is_open('no call is left open');
 
 $server->audit_is_sound;
