@@ -99,21 +99,14 @@ announce(void)
 static void
 xact_callback(XactEvent event, void *arg)
 {
-	if (!anything_noted)
+	if (!anything_noted ||
+		(event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT &&
+		 event != XACT_EVENT_PREPARE))
 		return;
-	switch (event)
-	{
-		case XACT_EVENT_COMMIT:
-			announce();
-			/* FALLTHROUGH */
-		case XACT_EVENT_ABORT:
-		case XACT_EVENT_PREPARE:
-			memset(noted, 0, sizeof(noted));
-			anything_noted = false;
-			break;
-		default:
-			break;
-	}
+	if (event == XACT_EVENT_COMMIT)
+		announce();
+	memset(noted, 0, sizeof(noted));
+	anything_noted = false;
 }
 
 void

@@ -134,7 +134,7 @@ horizon_is_reached(SlSealing *s)
 bool
 sl_seal_waits(const SlSealing *s)
 {
-	return s->horizon != 0;
+	return s->horizon != 0 && sl_seal_is_on();
 }
 
 /* ---------- a checkpoint ---------- */
@@ -311,6 +311,12 @@ due_time(const SlSealing *s, bool has_last, const SlCheckpoint *last,
 			   after_interval(now));
 }
 
+bool
+sl_seal_is_on(void)
+{
+	return sl_checkpoint_interval > 0 && sl_checkpoint_key_file[0] != '\0';
+}
+
 /*
  * Seal what is due, in the caller's transaction.  True: a checkpoint was
  * inserted; once it is committed it has to be announced.  *next is when to call
@@ -327,8 +333,8 @@ sl_seal(SlSealing *s, SlCheckpoint *sealed, TimestampTz *next)
 
 	*next = DT_NOEND;
 	s->held_up = false;
-	if (sl_checkpoint_interval == 0 || sl_checkpoint_key_file[0] == '\0' ||
-		(position = sl_last_position()) == 0)
+	position = sl_last_position();
+	if (position == 0)
 	{
 		forget_horizon(s);
 		return false;
@@ -361,6 +367,7 @@ sl_seal(SlSealing *s, SlCheckpoint *sealed, TimestampTz *next)
 	}
 	if ((problem = key_problem()) != NULL)
 	{
+		forget_horizon(s);
 		*next = complain(s, SL_ERRCODE_SECRET, problem, KEY_HINT);
 		return false;
 	}

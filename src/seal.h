@@ -28,6 +28,9 @@ typedef struct SlSealing
 	bool		held_up;		/* by what somebody may have mended */
 } SlSealing;
 
+/* is it to be done at all? */
+extern bool sl_seal_is_on(void);
+
 /* in a transaction of the worker's, with an open SPI connection */
 extern bool sl_seal(SlSealing *s, SlCheckpoint *sealed, TimestampTz *next);
 

@@ -852,6 +852,8 @@ seal(Worker *w)
 	if (w->failed || w->unserved || w->next_seal > GetCurrentTimestamp())
 		return;
 	w->next_seal = DT_NOEND;
+	if (!sl_seal_is_on())
+		return;
 	PG_TRY();
 	{
 		begin_transaction("stripe_lifecycle: sealing the audit trail");
