@@ -1693,6 +1693,8 @@ CREATE FUNCTION @extschema@.lint_settings(
 	('debug_print', 'warning', 'debug_print_parse', '^(on|true|yes|1)', 'parse trees are logged, with the constants in them', 'Set it to off.'),
 	('debug_print', 'warning', 'debug_print_rewritten', '^(on|true|yes|1)', 'parse trees are logged, with the constants in them', 'Set it to off.'),
 	('debug_print', 'warning', 'debug_print_plan', '^(on|true|yes|1)', 'plans are logged, with the constants in them', 'Set it to off.'),
+	('log_redaction', 'warning', 'stripe_lifecycle.log_redaction', '^(off|false|no|0)',
+	 'card numbers, Stripe''s keys and secrets are logged as they are', 'Set it to on.'),
 	('durability', 'critical', 'fsync', '^(off|false|no|0)',
 	 'a crash of the machine can destroy the database', 'Set it to on.'),
 	('durability', 'critical', 'full_page_writes', '^(off|false|no|0)',
