@@ -835,8 +835,14 @@ CREATE FUNCTION @extschema@.resume_worker() RETURNS void
 	LANGUAGE sql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
 	SET search_path = pg_catalog, pg_temp
 	AS $$
-	SELECT @extschema@.record_action('resume_worker', NULL);
 	-- a replica has its original's rows, but not the state of its sequences
+	SELECT pg_catalog.setval('@extschema@.operator_actions_id_seq', r.id)
+	  FROM @extschema@.operator_actions_id_seq s, (SELECT pg_catalog.max(a.id) AS id FROM @extschema@.operator_actions a) r
+	 WHERE r.id > CASE WHEN s.is_called THEN s.last_value ELSE 0 END;
+	SELECT pg_catalog.setval('@extschema@.api_requests_id_seq', r.id)
+	  FROM @extschema@.api_requests_id_seq s, (SELECT pg_catalog.max(q.id) AS id FROM @extschema@.api_requests q) r
+	 WHERE r.id > CASE WHEN s.is_called THEN s.last_value ELSE 0 END;
+	SELECT @extschema@.record_action('resume_worker', NULL);
 	SELECT pg_catalog.setval('@extschema@.payment_transitions_position_seq', p.position)
 	  FROM @extschema@.payment_transitions_position_seq s,
 		   (SELECT GREATEST((SELECT pg_catalog.max(c.to_position) FROM @extschema@.audit_checkpoints c),
@@ -1421,7 +1427,13 @@ CREATE FUNCTION @extschema@.privileges(
 	SET search_path = pg_catalog, pg_temp
 	AS $$
 	SELECT k.kind, l.privilege, l.class,
-		   CASE l.class WHEN 'SCHEMA' THEN '@extschema@' ELSE '@extschema@.' || l.name END,
+		   CASE l.class
+				WHEN 'SCHEMA' THEN '@extschema@'
+				-- as granted_privileges() spells it; an error if there is no such function
+				WHEN 'FUNCTION' THEN (SELECT format('@extschema@.%I(%s)', f.proname, oidvectortypes(f.proargtypes))
+										FROM pg_proc f WHERE f.oid = ('@extschema@.' || l.name)::regprocedure)
+				ELSE '@extschema@.' || l.name
+		   END,
 		   c.column_name
 	  FROM (VALUES
 	('SCHEMA', '', 'USAGE', '{web,application,auditor,operator,worker}', NULL),
@@ -1690,11 +1702,11 @@ CREATE FUNCTION @extschema@.lint_settings(
 	 'parameters of a statement that fails are logged: payloads of webhooks and customers'' particulars', 'Set it to 0.'),
 	('auto_explain', 'warning', 'auto_explain.log_min_duration', '^(?!-)',
 	 'plans are logged with the text of their statements, and the customers'' particulars in it', 'Set it to -1, at least for the roles that call stripe_lifecycle.'),
+	('log_redaction', 'critical', 'stripe_lifecycle.log_redaction', '^(off|false|no|0)',
+	 'card numbers, API keys and secrets are logged as they are', 'Set it to on.'),
 	('debug_print', 'warning', 'debug_print_parse', '^(on|true|yes|1)', 'parse trees are logged, with the constants in them', 'Set it to off.'),
 	('debug_print', 'warning', 'debug_print_rewritten', '^(on|true|yes|1)', 'parse trees are logged, with the constants in them', 'Set it to off.'),
 	('debug_print', 'warning', 'debug_print_plan', '^(on|true|yes|1)', 'plans are logged, with the constants in them', 'Set it to off.'),
-	('log_redaction', 'warning', 'stripe_lifecycle.log_redaction', '^(off|false|no|0)',
-	 'card numbers, Stripe''s keys and secrets are logged as they are', 'Set it to on.'),
 	('durability', 'critical', 'fsync', '^(off|false|no|0)',
 	 'a crash of the machine can destroy the database', 'Set it to on.'),
 	('durability', 'critical', 'full_page_writes', '^(off|false|no|0)',
