@@ -2032,3 +2032,11 @@ BEGIN
 	END LOOP;
 END
 $$;
+-- pg_dump takes note of privileges that an extension's script has changed, and
+-- warns of those on row types, for which it has no use.
+DELETE FROM pg_catalog.pg_init_privs i
+ USING pg_catalog.pg_type t, pg_catalog.pg_namespace n
+ WHERE i.classoid OPERATOR(pg_catalog.=) 'pg_catalog.pg_type'::regclass
+   AND i.objoid OPERATOR(pg_catalog.=) t.oid AND t.typtype OPERATOR(pg_catalog.=) 'c'
+   AND t.typnamespace OPERATOR(pg_catalog.=) n.oid
+   AND n.nspname OPERATOR(pg_catalog.=) '@extschema@';
