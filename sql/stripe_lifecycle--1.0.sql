@@ -835,8 +835,14 @@ CREATE FUNCTION @extschema@.resume_worker() RETURNS void
 	LANGUAGE sql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
 	SET search_path = pg_catalog, pg_temp
 	AS $$
-	SELECT @extschema@.record_action('resume_worker', NULL);
 	-- a replica has its original's rows, but not the state of its sequences
+	SELECT pg_catalog.setval('@extschema@.operator_actions_id_seq', r.id)
+	  FROM @extschema@.operator_actions_id_seq s, (SELECT pg_catalog.max(a.id) AS id FROM @extschema@.operator_actions a) r
+	 WHERE r.id > CASE WHEN s.is_called THEN s.last_value ELSE 0 END;
+	SELECT pg_catalog.setval('@extschema@.api_requests_id_seq', r.id)
+	  FROM @extschema@.api_requests_id_seq s, (SELECT pg_catalog.max(q.id) AS id FROM @extschema@.api_requests q) r
+	 WHERE r.id > CASE WHEN s.is_called THEN s.last_value ELSE 0 END;
+	SELECT @extschema@.record_action('resume_worker', NULL);
 	SELECT pg_catalog.setval('@extschema@.payment_transitions_position_seq', p.position)
 	  FROM @extschema@.payment_transitions_position_seq s,
 		   (SELECT GREATEST((SELECT pg_catalog.max(c.to_position) FROM @extschema@.audit_checkpoints c),
@@ -2026,3 +2032,11 @@ BEGIN
 	END LOOP;
 END
 $$;
+-- pg_dump takes note of privileges that an extension's script has changed, and
+-- warns of those on row types, for which it has no use.
+DELETE FROM pg_catalog.pg_init_privs i
+ USING pg_catalog.pg_type t, pg_catalog.pg_namespace n
+ WHERE i.classoid OPERATOR(pg_catalog.=) 'pg_catalog.pg_type'::regclass
+   AND i.objoid OPERATOR(pg_catalog.=) t.oid AND t.typtype OPERATOR(pg_catalog.=) 'c'
+   AND t.typnamespace OPERATOR(pg_catalog.=) n.oid
+   AND n.nspname OPERATOR(pg_catalog.=) '@extschema@';

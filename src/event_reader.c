@@ -25,11 +25,15 @@
 #include "compat.h"
 #include "errors.h"
 #include "event_reader.h"
+#include "json_scan.h"
 #include "payment_id.h"
 #include "privacy.h"
 
 /* Longest id, type or code taken at its word. */
 #define MAX_TOKEN 255
+
+/* Longest number taken: any int64, and more decimals than money has. */
+#define MAX_DIGITS 18
 
 static const char *const event_keys[] = {
 	"id", "object", "type", "created", "livemode", "api_version", "account", NULL
@@ -46,6 +50,41 @@ static const char *const error_keys[] = {
 	"network_decline_code", NULL
 };
 static const char *const metadata_keys[] = {SL_METADATA_KEY, NULL};
+static const char *const id_keys[] = {"id", NULL};
+static const char *const no_keys[] = {NULL};
+
+/*
+ * Which members of an event are looked at at all: scalars by these names, and
+ * objects of which some members are.
+ */
+typedef struct Kept
+{
+	const char *const *scalars;
+	const struct KeptObject *objects;	/* the last has no name; or NULL */
+} Kept;
+
+typedef struct KeptObject
+{
+	const char *name;
+	const Kept *kept;
+} KeptObject;
+
+static const Kept kept_error = {error_keys, NULL};
+static const Kept kept_metadata = {metadata_keys, NULL};
+static const Kept kept_request = {request_keys, NULL};
+static const Kept kept_expanded = {id_keys, NULL};
+static const KeptObject object_objects[] = {
+	{"last_payment_error", &kept_error}, {"metadata", &kept_metadata},
+	{"latest_charge", &kept_expanded}, {"payment_intent", &kept_expanded},
+	{NULL, NULL}
+};
+static const Kept kept_object = {object_keys, object_objects};
+static const KeptObject data_objects[] = {{"object", &kept_object}, {NULL, NULL}};
+static const Kept kept_data = {no_keys, data_objects};
+static const KeptObject event_objects[] = {
+	{"data", &kept_data}, {"request", &kept_request}, {NULL, NULL}
+};
+static const Kept kept_event = {event_keys, event_objects};
 
 /* Numbers, and read again when a parked event is: these stay what they are. */
 static const char *const number_keys[] = {
@@ -334,6 +373,172 @@ sl_json_parse(const char *text, size_t len, bool *ok)
 
 	*ok = result != NULL && JB_ROOT_IS_OBJECT(result);
 	return *ok ? result : NULL;
+}
+
+static bool
+is_token(const SlJsonScan *s, const char *name)
+{
+	return s->token_len == strlen(name) &&
+		memcmp(s->token, name, s->token_len) == 0;
+}
+
+/* Is the key just met one of these? */
+static bool
+is_scalar_kept(const SlJsonScan *s, const Kept *kept)
+{
+	int			i;
+
+	for (i = 0; kept->scalars[i] != NULL; i++)
+		if (is_token(s, kept->scalars[i]))
+			return true;
+	return false;
+}
+
+static const Kept *
+object_kept(const SlJsonScan *s, const Kept *kept)
+{
+	const KeptObject *o;
+
+	for (o = kept->objects; o != NULL && o->name != NULL; o++)
+		if (is_token(s, o->name))
+			return o->kept;
+	return NULL;
+}
+
+/* The string just met: in place, or a copy without its escapes. */
+static void
+token_string(const SlJsonScan *s, JsonbValue *v)
+{
+	v->type = jbvString;
+	v->val.string.val = unconstify(char *, s->token);
+	v->val.string.len = (int) s->token_len;
+	if (s->token_escaped)
+	{
+		v->val.string.val = palloc(s->token_len);
+		v->val.string.len = (int) sl_json_unescape(s->token, s->token_len,
+												   v->val.string.val);
+	}
+}
+
+/*
+ * The number just met; false if it is none that Stripe would send, such as
+ * 1e999999, which a numeric could not hold.
+ */
+static bool
+token_number(const SlJsonScan *s, JsonbValue *v)
+{
+	char		digits[MAX_DIGITS + 1];
+
+	if (s->token_len > MAX_DIGITS ||
+		memchr(s->token, 'e', s->token_len) != NULL ||
+		memchr(s->token, 'E', s->token_len) != NULL)
+		return false;
+	memcpy(digits, s->token, s->token_len);
+	digits[s->token_len] = '\0';
+	v->type = jbvNumeric;
+	if (strchr(digits, '.') == NULL)
+		v->val.numeric = int64_to_numeric(strtoll(digits, NULL, 10));
+	else
+		v->val.numeric = DatumGetNumeric(DirectFunctionCall3(numeric_in,
+															 CStringGetDatum(digits),
+															 ObjectIdGetDatum(InvalidOid),
+															 Int32GetDatum(-1)));
+	return true;
+}
+
+/* Take the value of the key just met, if it is a scalar that can be kept. */
+static bool
+take_scalar(SlJsonScan *s, SlJsonType type, JsonbValue *v)
+{
+	switch (type)
+	{
+		case SL_JSON_STRING:
+			token_string(s, v);
+			return true;
+		case SL_JSON_NUMBER:
+			return token_number(s, v);
+		case SL_JSON_TRUE:
+		case SL_JSON_FALSE:
+			v->type = jbvBool;
+			v->val.boolean = type == SL_JSON_TRUE;
+			return true;
+		default:				/* null counts as absent */
+			return false;
+	}
+}
+
+static void skip_members(SlJsonScan *s, SlJsonType type);
+
+/*
+ * Copy what is kept of the object that the scan has just entered, to its end.
+ */
+static void
+keep_members(SlJsonScan *s, SlJsonbBuilder *out, const Kept *kept)
+{
+	while (sl_json_next_key(s))
+	{
+		bool		scalar = is_scalar_kept(s, kept);
+		const Kept *members = object_kept(s, kept);
+		JsonbValue	key;
+		JsonbValue	value;
+		SlJsonType	type;
+
+		if (!scalar && members == NULL)
+		{
+			sl_json_skip(s);
+			continue;
+		}
+		token_string(s, &key);
+		type = sl_json_value(s);
+		if (type == SL_JSON_OBJECT && members != NULL)
+		{
+			sl_jsonb_push(out, WJB_KEY, &key);
+			sl_jsonb_push(out, WJB_BEGIN_OBJECT, NULL);
+			keep_members(s, out, members);
+			sl_jsonb_push(out, WJB_END_OBJECT, NULL);
+		}
+		else if (type == SL_JSON_OBJECT || type == SL_JSON_ARRAY)
+			skip_members(s, type);
+		else if (scalar && take_scalar(s, type, &value))
+		{
+			sl_jsonb_push(out, WJB_KEY, &key);
+			sl_jsonb_push(out, WJB_VALUE, &value);
+		}
+	}
+}
+
+/* Pass over the rest of an object or array that the scan has just entered. */
+static void
+skip_members(SlJsonScan *s, SlJsonType type)
+{
+	while (type == SL_JSON_OBJECT ? sl_json_next_key(s) : sl_json_next_element(s))
+		sl_json_skip(s);
+}
+
+/*
+ * Read bytes that should be an event, and keep of them what sl_event_read()
+ * looks at; *ok tells whether they were a JSON object in UTF-8.  What is kept
+ * points into the bytes no more.
+ */
+Jsonb *
+sl_event_parse(const char *text, size_t len, bool *ok)
+{
+	SlJsonbBuilder out = {0};
+	SlJsonScan	s;
+
+	*ok = false;
+	if (!pg_verify_mbstr(PG_UTF8, text, (int) len, true))
+		return NULL;
+	sl_json_begin(&s, text, len);
+	if (sl_json_value(&s) != SL_JSON_OBJECT)
+		return NULL;
+	sl_jsonb_push(&out, WJB_BEGIN_OBJECT, NULL);
+	keep_members(&s, &out, &kept_event);
+	if (!sl_json_end(&s))
+		return NULL;
+	sl_jsonb_push(&out, WJB_END_OBJECT, NULL);
+	*ok = true;
+	return sl_jsonb_built(&out);
 }
 
 static Jsonb *

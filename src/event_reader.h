@@ -80,6 +80,7 @@ typedef struct SlApiError
 } SlApiError;
 
 extern Jsonb *sl_json_parse(const char *text, size_t len, bool *ok);
+extern Jsonb *sl_event_parse(const char *text, size_t len, bool *ok);
 extern Jsonb *sl_json_parse_any(const char *text, size_t len);
 extern bool sl_event_check(Jsonb *body, SlEvent *event, SlEventFlaw *flaw);
 extern void sl_event_refuse(const SlEventFlaw *flaw);

@@ -202,7 +202,7 @@ insert_transition(const GuardedRow *g, const SlRow *transition)
 {
 	SlRow		row = *transition;
 
-	if (!sl_insert_row(SL_TRANSITIONS, &row, NULL))
+	if (!sl_insert_new_row(SL_TRANSITIONS, &row, NULL))
 		ereport(ERROR,
 				(errcode(SL_ERRCODE_GUARD_BYPASSED),
 				 errmsg("transition %d of payment %s is in the audit trail already",

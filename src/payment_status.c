@@ -45,35 +45,48 @@ PG_FUNCTION_INFO_V1(sl_payment_status);
 /* Of a statement's time, what is left for the answer when a wait ends. */
 #define TIME_TO_ANSWER_MS 250
 
-#define STATUS_COLUMNS 13
+/* What payment_status() shows, in its order: columns of the payment ... */
+static const int status_columns[] = {
+	PAY_ID, PAY_STATE, PAY_AMOUNT, PAY_CURRENCY, PAY_PAYMENT_INTENT_ID,
+	PAY_CLIENT_SECRET, -1, PAY_LAST_ERROR, PAY_DECLINE_COUNT, PAY_LIVEMODE,
+	PAY_CREATED_AT, PAY_UPDATED_AT, PAY_FINISHED_AT
+};
 
-/* What payment_status() shows ... */
-static SlQuery status_of_payment = {
-	.sql = "SELECT p.id, p.state, p.amount, p.currency, p.payment_intent_id,"
-	" p.client_secret,"
-	" (SELECT r.status FROM stripe_lifecycle.api_requests r"
-	"  WHERE r.payment_id = p.id ORDER BY r.id DESC LIMIT 1),"
-	" p.last_error, p.decline_count, p.livemode, p.created_at, p.updated_at,"
-	" p.finished_at"
-	" FROM stripe_lifecycle.payments p WHERE p.id = $1",
+#define STATUS_COLUMNS lengthof(status_columns)
+#define STATUS_REQUEST 6		/* and, here, the status of its latest request */
+
+static SlQuery payment_by_id = {
+	.sql = "SELECT %s FROM stripe_lifecycle.payments"
+	" WHERE id OPERATOR(pg_catalog.=) $1",
+	.columns_of = SL_PAYMENTS,
+	.args = {SL_TYPE_UUID},
+};
+static SlQuery latest_request = {
+	.sql = "SELECT %s FROM stripe_lifecycle.api_requests"
+	" WHERE payment_id OPERATOR(pg_catalog.=) $1 ORDER BY id DESC LIMIT 1",
+	.columns_of = SL_REQUESTS,
 	.args = {SL_TYPE_UUID},
 };
 
-/* ... and what tells whether any of it has changed. */
+/* ... and what tells whether any of it has changed, updated_at alone apart. */
 static SlQuery mark_of_payment = {
-	.sql = "SELECT p.updated_at, p.finished_at IS NOT NULL,"
+	.sql = "SELECT p.updated_at, p.finished_at IS NOT NULL, p.state,"
+	" p.payment_intent_id IS NOT NULL, p.client_secret IS NOT NULL,"
+	" p.decline_count, p.last_error_at,"
 	" (SELECT r.status FROM stripe_lifecycle.api_requests r"
 	"  WHERE r.payment_id = p.id ORDER BY r.id DESC LIMIT 1)"
 	" FROM stripe_lifecycle.payments p WHERE p.id = $1",
 	.args = {SL_TYPE_UUID},
 };
 
+#define MARK_COLUMNS 8			/* all of them by value; NULL counts as 0 */
+#define MARK_UPDATED_AT 0
+#define MARK_FINISHED 1
+
 typedef struct Mark
 {
 	bool		found;
-	bool		finished;
-	TimestampTz updated_at;
-	Oid			request_status; /* InvalidOid: no request */
+	Datum		values[MARK_COLUMNS];
 } Mark;
 
 void
@@ -117,21 +130,37 @@ static void
 read_mark(const pg_uuid_t *id, Mark *mark)
 {
 	Datum		arg = UUIDPGetDatum(id);
-	HeapTuple	tuple;
-	TupleDesc	desc;
-	Datum		datum;
-	bool		isnull;
+	int			i;
 
 	memset(mark, 0, sizeof(*mark));
 	if (!is_visible(id) || sl_run(&mark_of_payment, &arg, NULL, 1) == 0)
 		return;
-	tuple = SPI_tuptable->vals[0];
-	desc = SPI_tuptable->tupdesc;
 	mark->found = true;
-	mark->updated_at = DatumGetTimestampTz(SPI_getbinval(tuple, desc, 1, &isnull));
-	mark->finished = DatumGetBool(SPI_getbinval(tuple, desc, 2, &isnull));
-	datum = SPI_getbinval(tuple, desc, 3, &isnull);
-	mark->request_status = isnull ? InvalidOid : DatumGetObjectId(datum);
+	for (i = 0; i < MARK_COLUMNS; i++)
+	{
+		bool		isnull;
+		Datum		value = SPI_getbinval(SPI_tuptable->vals[0],
+										  SPI_tuptable->tupdesc, i + 1, &isnull);
+
+		mark->values[i] = isnull ? (Datum) 0 : value;
+	}
+}
+
+/*
+ * Is there news?  An event that only confirms what was known, such as
+ * payment_intent.created, changes updated_at and is none.
+ */
+static bool
+differs(const Mark *a, const Mark *b)
+{
+	int			i;
+
+	for (i = MARK_FINISHED; i < MARK_COLUMNS; i++)
+	{
+		if (a->values[i] != b->values[i])
+			return true;
+	}
+	return a->found != b->found;
 }
 
 /*
@@ -164,8 +193,7 @@ sleep_until_changed(const pg_uuid_t *id, const Mark *before, uint64 seen,
 {
 	Mark		now = *before;
 
-	while (now.updated_at == before->updated_at &&
-		   now.request_status == before->request_status && now.found)
+	while (!differs(before, &now))
 	{
 		long		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), until);
 
@@ -226,16 +254,29 @@ time_to_wait(FunctionCallInfo fcinfo)
 static HeapTuple
 look(const pg_uuid_t *id, TupleDesc result)
 {
-	Datum		arg = UUIDPGetDatum(id);
 	Datum		values[STATUS_COLUMNS];
 	bool		nulls[STATUS_COLUMNS];
+	SlRow		payment;
+	SlRow		request;
 	HeapTuple	tuple;
+	int			i;
 
 	SPI_connect();
 	sl_require_visible(id);
-	if (sl_run(&status_of_payment, &arg, NULL, 1) == 0)
+	if (!sl_find_row(SL_PAYMENTS, PAY_ID, UUIDPGetDatum(id), &payment_by_id,
+					 &payment))
 		sl_unknown_payment();
-	heap_deform_tuple(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, values, nulls);
+	for (i = 0; i < (int) STATUS_COLUMNS; i++)
+		if (i != STATUS_REQUEST)
+		{
+			values[i] = payment.values[status_columns[i]];
+			nulls[i] = payment.nulls[status_columns[i]];
+		}
+	nulls[STATUS_REQUEST] = !sl_newest_row(SL_REQUESTS, REQ_PAYMENT_ID,
+										   UUIDPGetDatum(id), &latest_request,
+										   &request);
+	if (!nulls[STATUS_REQUEST])
+		values[STATUS_REQUEST] = request.values[REQ_STATUS];
 	tuple = SPI_copytuple(heap_form_tuple(result, values, nulls));
 	SPI_finish();
 	return tuple;
@@ -268,8 +309,9 @@ payment_status(PG_FUNCTION_ARGS)
 		Mark		before;
 
 		glance(&id, &before);
-		if (before.found && !before.finished &&
-			(PG_ARGISNULL(2) || PG_GETARG_TIMESTAMPTZ(2) == before.updated_at))
+		if (before.found && !DatumGetBool(before.values[MARK_FINISHED]) &&
+			(PG_ARGISNULL(2) ||
+			 PG_GETARG_TIMESTAMPTZ(2) == DatumGetTimestampTz(before.values[MARK_UPDATED_AT])))
 			wait_for_change(fcinfo, &id, &before, seen, ms);
 	}
 	PG_RETURN_DATUM(HeapTupleGetDatum(look(&id, result)));
