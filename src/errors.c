@@ -2,7 +2,8 @@
  *
  * errors.c
  *	  Keeps statements with private arguments out of the server log; tells
- *	  errors that will pass from those that won't.
+ *	  errors that will pass from those that won't; refuses to write where
+ *	  nothing can be written.
  *
  * By default the server logs the text of every statement that fails
  * (log_min_error_statement), literals included.  For a refused webhook that
@@ -11,6 +12,9 @@
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
+
+#include "access/xlog.h"
+#include "miscadmin.h"
 
 #include "errors.h"
 
@@ -53,4 +57,19 @@ sl_error_is_of_row(int sqlerrcode)
 	return category == ERRCODE_DATA_EXCEPTION ||
 		category == ERRCODE_INTEGRITY_CONSTRAINT_VIOLATION ||
 		category == ERRCODE_PLPGSQL_ERROR;
+}
+
+/*
+ * Refuse a function that writes on a standby server and in a read-only
+ * transaction.
+ */
+void
+sl_require_writable(const char *function)
+{
+	if (RecoveryInProgress())
+		ereport(ERROR,
+				(errcode(ERRCODE_READ_ONLY_SQL_TRANSACTION),
+				 errmsg("cannot execute %s on a standby server", function),
+				 errhint("Call it on the primary.")));
+	PreventCommandIfReadOnly(function);
 }

@@ -23,6 +23,7 @@
 #define SL_ERRCODE_MAINTAINED_ROW			SL_SQLSTATE('0', '0', '4')
 #define SL_ERRCODE_APPEND_ONLY				SL_SQLSTATE('0', '0', '5')
 #define SL_ERRCODE_GUARD_BYPASSED			SL_SQLSTATE('0', '0', '6')
+#define SL_ERRCODE_SUBSCRIBED				SL_SQLSTATE('0', '0', '7')
 
 /* arguments */
 #define SL_ERRCODE_AMOUNT					SL_SQLSTATE('0', '1', '0')
@@ -56,6 +57,10 @@
 /* owners of payments */
 #define SL_ERRCODE_NO_OWNER					SL_SQLSTATE('0', '5', '0')
 
+/* HTTP */
+#define SL_ERRCODE_TOO_MANY_REQUESTS		SL_SQLSTATE('0', '6', '0')
+#define SL_ERRCODE_WRONG_MODE				SL_SQLSTATE('0', '6', '1')
+
 /* library and schema */
 #define SL_ERRCODE_SCHEMA_MISMATCH			SL_SQLSTATE('0', '3', '0')
 
@@ -79,6 +84,7 @@
 
 extern void sl_hide_statement(void *arg);
 extern bool sl_error_passes(int sqlerrcode);
+extern void sl_require_writable(const char *function);
 extern bool sl_error_is_of_row(int sqlerrcode);
 
 #endif							/* SL_ERRORS_H */

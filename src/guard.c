@@ -13,11 +13,15 @@
  * whoever and whatever changes a payment comes through this function, so no
  * transition can lack its row.
  *
+ * What is already judged passes: the rows of a dump, as far as restore.c takes
+ * them, and those that logical replication brings.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "catalog/pg_type.h"
 #include "commands/trigger.h"
 #include "executor/spi.h"
 #include "lib/stringinfo.h"
@@ -27,8 +31,13 @@
 #include "utils/rel.h"
 #include "utils/uuid.h"
 
+#include "audit.h"
+#include "changes.h"
 #include "compat.h"
 #include "errors.h"
+#include "privacy.h"
+#include "replication.h"
+#include "restore.h"
 #include "store.h"
 
 PG_FUNCTION_INFO_V1(sl_guard);
@@ -126,7 +135,7 @@ refuse_transition(const GuardedRow *g, SlState from, SlState to)
 						from == SL_STATE_NONE ? "nothing" : sl_state_name(from),
 						sl_state_name(to)),
 				 from == SL_STATE_NONE ?
-				 errdetail("A payment begins as created.") :
+				 errdetail("A payment begins as created; any other state takes the audit trail that proves it, which a restore brings first.") :
 				 errdetail("Legal from %s: %s.", sl_state_name(from),
 						   legal_targets(from)),
 				 errhint("See stripe_lifecycle.legal_transitions()."),
@@ -184,54 +193,94 @@ refuse_insert(const GuardedRow *g)
 			 errmsg("cannot insert into table \"%s.%s\" directly",
 					SL_SCHEMA, sl_table_name(g->table)),
 			 errdetail("Its rows are written by the functions of stripe_lifecycle only."),
-			 errhint("Use the functions of schema stripe_lifecycle."),
+			 errhint("Use the functions of schema stripe_lifecycle.  A dump is restored into a database where they have written nothing yet."),
 			 errtable(g->rel)));
 }
 
-/*
- * Append the audit row of the move that the guard has just let through.  It
- * runs as the owner of the table, since whoever changed the payment need not
- * have any right on the audit trail.
- */
 static void
-append_transition(const GuardedRow *g, SlState from, SlState to,
-				  const SlCause *cause)
+insert_transition(const GuardedRow *g, const SlRow *transition)
 {
-	SlRow		row = {0};
-	Oid			saved_user;
-	int			saved_context;
+	SlRow		row = *transition;
 
-	memset(row.nulls, true, sizeof(row.nulls));
-	SET(&row, TRA_PAYMENT_ID, g->new.values[PAY_ID]);
-	SET(&row, TRA_SEQ, g->new.values[PAY_TRANSITIONS]);
-	if (from != SL_STATE_NONE)
-		SET(&row, TRA_FROM_STATE, sl_state_datum(from));
-	SET(&row, TRA_TO_STATE, sl_state_datum(to));
-	SET(&row, TRA_AT, g->new.values[PAY_UPDATED_AT]);
-	SET(&row, TRA_SOURCE, CStringGetTextDatum(cause->source));
-	if (cause->event_id != NULL)
-	{
-		SET(&row, TRA_EVENT_ID, CStringGetTextDatum(cause->event_id));
-		SET(&row, TRA_EVENT_TYPE, CStringGetTextDatum(cause->event_type));
-		SET(&row, TRA_EVENT_CREATED, TimestampTzGetDatum(cause->event_created));
-	}
-	SET(&row, TRA_ROLE, CStringGetTextDatum(GetUserNameFromId(sl_acting_role(), false)));
-	if (cause->note != NULL)
-		SET(&row, TRA_NOTE, CStringGetTextDatum(cause->note));
-
-	GetUserIdAndSecContext(&saved_user, &saved_context);
-	SetUserIdAndSecContext(g->rel->rd_rel->relowner,
-						   saved_context | SECURITY_LOCAL_USERID_CHANGE);
-	SPI_connect();
-	if (!sl_insert_row(SL_TRANSITIONS, &row, NULL))
+	if (!sl_insert_new_row(SL_TRANSITIONS, &row, NULL))
 		ereport(ERROR,
 				(errcode(SL_ERRCODE_GUARD_BYPASSED),
 				 errmsg("transition %d of payment %s is in the audit trail already",
 						DatumGetInt32(g->new.values[PAY_TRANSITIONS]),
 						payment_id_text(&g->new)),
 				 errdetail("The trail of this payment does not agree with its row, so the row is left alone.")));
-	SPI_finish();
-	SetUserIdAndSecContext(saved_user, saved_context);
+}
+
+/* Do two values of different tables, neither NULL, have the same bytes? */
+static bool
+same_bytea(Datum a, Datum b)
+{
+	return datum_image_eq(a, b, false, -1);
+}
+
+/*
+ * Append the audit row of the move that the guard has just let through.  The
+ * library has made the row; the guard knows what it has to say.
+ */
+static void
+append_transition(const GuardedRow *g, SlState from, const SlRow *transition)
+{
+	SlSavedUser saved;
+
+	if (transition == NULL ||
+		memcmp(DatumGetUUIDP(transition->values[TRA_PAYMENT_ID]),
+			   DatumGetUUIDP(g->new.values[PAY_ID]), UUID_LEN) != 0 ||
+		transition->values[TRA_SEQ] != g->new.values[PAY_TRANSITIONS] ||
+		transition->nulls[TRA_FROM_STATE] != (from == SL_STATE_NONE) ||
+		(from != SL_STATE_NONE &&
+		 transition->values[TRA_FROM_STATE] != sl_state_datum(from)) ||
+		transition->values[TRA_TO_STATE] != g->new.values[PAY_STATE] ||
+		!same_bytea(transition->values[TRA_HASH], g->new.values[PAY_AUDIT_HEAD]))
+		elog(ERROR, "audit row of payment %s does not say what happened to it",
+			 payment_id_text(&g->new));
+
+	saved = sl_become_owner(g->rel);
+	insert_transition(g, transition);
+	sl_become_again(saved);
+}
+
+/*
+ * A payment that somebody inserted by hand: its trail begins here, and the hash
+ * of its first row goes into the payment.
+ */
+static void
+begin_trail(const GuardedRow *g)
+{
+	static const SlCause cause = {"insert", NULL, NULL, 0, NULL};
+	SlRow		payment = g->new;
+	SlRow		transition;
+	SlSavedUser saved = sl_become_owner(g->rel);
+
+	sl_audit_record(&payment, SL_STATE_NONE, &cause, &transition);
+	insert_transition(g, &transition);
+	sl_update_row(SL_PAYMENTS, &payment, NULL);
+	sl_become_again(saved);
+}
+
+/* What create_payment() refuses in its arguments. */
+static void
+refuse_cards(const GuardedRow *g)
+{
+	int			i;
+
+	for (i = 0; i < sl_table_ncols(g->table); i++)
+	{
+		Oid			type = TupleDescAttr(RelationGetDescr(g->rel), i)->atttypid;
+
+		if (g->new.nulls[i])
+			continue;
+		if (type == TEXTOID)
+			sl_refuse_card_text("column", column_name(g, i),
+								DatumGetTextPP(g->new.values[i]));
+		else if (type == JSONBOID)
+			sl_refuse_card_jsonb("column", column_name(g, i),
+								 DatumGetJsonbP(g->new.values[i]));
+	}
 }
 
 /*
@@ -245,13 +294,14 @@ check_plain_insert(const GuardedRow *g)
 		PAY_PAYMENT_INTENT_ID, PAY_CLIENT_SECRET, PAY_LIVEMODE,
 		PAY_LATEST_CHARGE, PAY_CANCELLATION_REASON, PAY_LAST_ERROR,
 		PAY_LAST_ERROR_AT, PAY_LAST_EVENT_ID, PAY_LAST_EVENT_CREATED,
-		PAY_LAST_EVENT_RANK, PAY_FINISHED_AT
+		PAY_LAST_EVENT_RANK, PAY_FINISHED_AT, PAY_AUDIT_HEAD
 	};
 	SlState		state;
 	int			i;
 
 	if (g->table != SL_PAYMENTS)
 		refuse_insert(g);
+	refuse_cards(g);
 
 	state = sl_state_of_oid(DatumGetObjectId(g->new.values[PAY_STATE]));
 	if (state != SL_STATE_CREATED)
@@ -285,19 +335,16 @@ take_permit(const GuardedRow *g, bool insert)
 static void
 guard_insert(const GuardedRow *g)
 {
-	static const SlCause plain = {"insert", NULL, NULL, 0, NULL};
-	const SlCause *cause = &plain;
-
 	if (take_permit(g, true))
 	{
 		if (g->table == SL_PAYMENTS)
-			cause = sl_current_permit()->cause;
+			append_transition(g, SL_STATE_NONE, sl_current_permit()->transition);
+		return;
 	}
-	else
-		check_plain_insert(g);
-
-	if (g->table == SL_PAYMENTS)
-		append_transition(g, SL_STATE_NONE, SL_STATE_CREATED, cause);
+	if (sl_take_restored(g->rel, g->table, &g->new))
+		return;
+	check_plain_insert(g);
+	begin_trail(g);
 }
 
 static void
@@ -305,7 +352,8 @@ guard_plain_update(const GuardedRow *g)
 {
 	int			column;
 
-	if (g->table == SL_TRANSITIONS || g->table == SL_ACTIONS)
+	if (g->table == SL_TRANSITIONS || g->table == SL_ACTIONS ||
+		g->table == SL_CHECKPOINTS)
 		refuse_removal(g->rel, "update");
 
 	/* Attempts, leases and results of a request are bookkeeping. */
@@ -354,7 +402,7 @@ guard_update(const GuardedRow *g)
 		return;
 	if (!sl_edge_is_legal(from, to))
 		refuse_transition(g, from, to);
-	append_transition(g, from, to, sl_current_permit()->cause);
+	append_transition(g, from, sl_current_permit()->transition);
 }
 
 /* An HTTP call's record is completed once and then left alone. */
@@ -389,26 +437,18 @@ check_protocol(FunctionCallInfo fcinfo)
 				 errmsg("function \"guard\" guards the tables of extension stripe_lifecycle only")));
 }
 
-/* A stored row may have more columns than we know: later versions append. */
+/* Those who wait for news of the payment hear of it once this is committed. */
 static void
-deform(Relation rel, SlTableId table, HeapTuple tuple, SlRow *row)
+note_change(const GuardedRow *g)
 {
-	TupleDesc	desc = RelationGetDescr(rel);
-	int			ncols = sl_table_ncols(table);
-	int			i;
-
-	if (desc->natts < ncols)
-		ereport(ERROR,
-				(errcode(SL_ERRCODE_SCHEMA_MISMATCH),
-				 errmsg("table \"%s.%s\" lacks columns that the library expects",
-						SL_SCHEMA, RelationGetRelationName(rel)),
-				 errhint("Run ALTER EXTENSION stripe_lifecycle UPDATE.")));
-	for (i = 0; i < ncols; i++)
-		row->values[i] = heap_getattr(tuple, i + 1, desc, &row->nulls[i]);
+	if (g->table == SL_PAYMENTS)
+		sl_changes_note(DatumGetUUIDP(g->new.values[PAY_ID]));
+	else if (g->table == SL_REQUESTS)
+		sl_changes_note(DatumGetUUIDP(g->new.values[REQ_PAYMENT_ID]));
 }
 
 /*
- * SQL: guard(), trigger.  Errors: classes SL001 to SL006.
+ * SQL: guard(), trigger.  Errors: SL001 to SL007, SL019.
  */
 Datum
 sl_guard(PG_FUNCTION_ARGS)
@@ -420,24 +460,31 @@ sl_guard(PG_FUNCTION_ARGS)
 	g.rel = trigdata->tg_relation;
 	g.table = sl_table_of_relation(g.rel);
 
+	if (sl_is_replicated_write())
+		return PointerGetDatum(NULL);
 	if (TRIGGER_FIRED_BY_TRUNCATE(trigdata->tg_event))
 		refuse_removal(g.rel, "truncate");
 	if (TRIGGER_FIRED_BY_DELETE(trigdata->tg_event))
 		refuse_removal(g.rel, "delete from");
+	sl_refuse_subscribed(RelationGetRelid(g.rel));
 
+	if (g.table == SL_IN_USE)
+		refuse_removal(g.rel, "update");
 	if (g.table == SL_ATTEMPTS)
 		guard_attempt(g.rel, trigdata->tg_trigtuple);
 	else if (TRIGGER_FIRED_BY_INSERT(trigdata->tg_event))
 	{
-		deform(g.rel, g.table, trigdata->tg_trigtuple, &g.new);
+		sl_deform(g.rel, g.table, trigdata->tg_trigtuple, &g.new);
 		memset(g.old.nulls, true, sizeof(g.old.nulls));
 		guard_insert(&g);
+		note_change(&g);
 	}
 	else
 	{
-		deform(g.rel, g.table, trigdata->tg_trigtuple, &g.old);
-		deform(g.rel, g.table, trigdata->tg_newtuple, &g.new);
+		sl_deform(g.rel, g.table, trigdata->tg_trigtuple, &g.old);
+		sl_deform(g.rel, g.table, trigdata->tg_newtuple, &g.new);
 		guard_update(&g);
+		note_change(&g);
 	}
 
 	return PointerGetDatum(NULL);

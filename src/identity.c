@@ -10,7 +10,9 @@
  * database made with CREATE DATABASE ... TEMPLATE another OID.  Then the worker
  * pauses the database and sends nothing, until resume_worker() writes the new
  * name over the old one.  A database that has never sent anything has no name,
- * so one that was made for others to be copied from can have the extension.
+ * so one that was made for others to be copied from can have the extension;
+ * but what comes from a dump is paused in any case, and so is a subscriber of
+ * logical replication.
  *
  * A promoted standby must go on by itself, and PostgreSQL cannot tell it from a
  * physical copy that somebody starts elsewhere.  Host, port and timeline
@@ -28,12 +30,14 @@
 #include "miscadmin.h"
 #include "postmaster/postmaster.h"
 #include "utils/builtins.h"
+#include "utils/lsyscache.h"
 #include "utils/timestamp.h"
 
 #include "compat.h"
 #include "errors.h"
 #include "guc.h"
 #include "identity.h"
+#include "replication.h"
 #include "store.h"
 
 #define SL_HOST_MAX 256
@@ -68,8 +72,8 @@ static SlQuery read_state = {
 };
 static SlQuery pause_here = {
 	.sql = "UPDATE stripe_lifecycle.worker_state SET paused = true,"
-	" paused_reason = $1, paused_by = current_user, paused_at = $2",
-	.args = {SL_TYPE_TEXT, SL_TYPE_TIMESTAMPTZ},
+	" paused_reason = $1, paused_by = $2, paused_at = $3",
+	.args = {SL_TYPE_TEXT, SL_TYPE_TEXT, SL_TYPE_TIMESTAMPTZ},
 };
 
 /* The place it was in before stays on record until an operator has seen it. */
@@ -180,14 +184,21 @@ place_text(const Identity *id)
 	return buf.data;
 }
 
+static void
+pause_quietly(const char *reason)
+{
+	Datum		args[3] = {CStringGetTextDatum(reason),
+		CStringGetTextDatum(GetUserNameFromId(sl_acting_role(), false)),
+	TimestampTzGetDatum(GetCurrentTimestamp())};
+
+	(void) sl_run(&pause_here, args, NULL, 0);
+}
+
 /* Nothing is sent from now on; said once, for the next look finds it paused. */
 static void
 pause_with(const char *reason)
 {
-	Datum		args[2] = {CStringGetTextDatum(reason),
-	TimestampTzGetDatum(GetCurrentTimestamp())};
-
-	(void) sl_run(&pause_here, args, NULL, 0);
+	pause_quietly(reason);
 	ereport(WARNING,
 			(errcode(ERRCODE_WARNING),
 			 errmsg("stripe_lifecycle has paused this database, so nothing is sent to Stripe"),
@@ -214,6 +225,11 @@ sl_may_send(bool *known)
 	if (is_copy(&state.last, &now))
 	{
 		pause_with(copy_reason(&state.last));
+		return false;
+	}
+	if (sl_is_subscribed(get_relname_relid("api_requests", sl_catalog()->schema)))
+	{
+		pause_with("its requests come from another server by logical replication");
 		return false;
 	}
 	if (sl_pause_on_move && has_moved(&state.last, &now))
@@ -251,6 +267,48 @@ sl_note_serving(void)
 	nulls[6] = !has_moved(&state.last, &now);
 	args[6] = nulls[6] ? (Datum) 0 : CStringGetTextDatum(place_text(&state.last));
 	(void) sl_run(&note_serving, args, nulls, 0);
+}
+
+/*
+ * May the audit trail be sealed here?  A pause keeps nobody from that, since
+ * nothing leaves the server; but what is not the original must not continue
+ * its checkpoints: there would be two of one number.  Whoever seals is the
+ * original from then on, and leaves its name if none is there.
+ */
+bool
+sl_may_seal(void)
+{
+	State		state;
+	Identity	now;
+
+	if (!sl_in_use() ||
+		sl_is_subscribed(get_relname_relid("payment_transitions", sl_catalog()->schema)))
+		return false;
+	look_at_state(&state);
+	identify(&now);
+	if (is_copy(&state.last, &now) ||
+		(sl_pause_on_move && has_moved(&state.last, &now)))
+		return false;
+	if (state.last.system[0] == '\0')
+		sl_note_serving();
+	return true;
+}
+
+/*
+ * Rows of a dump are coming in.  Where the row of worker_state that comes with
+ * them does not tell the copy from its original (see replace_worker_state()),
+ * or is not there yet, a worker would send what is queued a second time.
+ */
+void
+sl_pause_restored(void)
+{
+	State		state;
+	Identity	now;
+
+	look_at_state(&state);
+	identify(&now);
+	if (!state.paused && !is_copy(&state.last, &now))
+		pause_quietly("restored from a dump");
 }
 
 /*

@@ -253,7 +253,7 @@ sl_enqueue(const SlRow *payment, const char *operation, const char *path,
 	SET(&row, REQ_NEXT_ATTEMPT_AT, TimestampTzGetDatum(waits ? DT_NOEND : now));
 
 	/* the key is new: nothing inserted means that it was taken away */
-	if (!sl_insert_row(SL_REQUESTS, &row, NULL))
+	if (!sl_insert_new_row(SL_REQUESTS, &row, NULL))
 		sl_write_suppressed(SL_REQUESTS);
 	sl_wake_at_commit();
 	return DatumGetInt64(row.values[REQ_ID]);

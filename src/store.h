@@ -25,6 +25,8 @@ typedef enum SlTableId
 	SL_REQUESTS,
 	SL_ATTEMPTS,
 	SL_ACTIONS,
+	SL_IN_USE,
+	SL_CHECKPOINTS,
 	SL_TABLE_COUNT
 } SlTableId;
 
@@ -40,7 +42,7 @@ typedef enum SlPaymentColumn
 	PAY_CANCELLATION_REASON, PAY_DECLINE_COUNT, PAY_LAST_ERROR,
 	PAY_LAST_ERROR_AT, PAY_LAST_EVENT_ID, PAY_LAST_EVENT_CREATED,
 	PAY_LAST_EVENT_RANK, PAY_TRANSITIONS, PAY_CREATED_AT, PAY_UPDATED_AT,
-	PAY_FINISHED_AT, PAY_OWNER,
+	PAY_FINISHED_AT, PAY_OWNER, PAY_AUDIT_HEAD,
 	PAY_NCOLS
 } SlPaymentColumn;
 
@@ -48,6 +50,7 @@ typedef enum SlTransitionColumn
 {
 	TRA_PAYMENT_ID, TRA_SEQ, TRA_FROM_STATE, TRA_TO_STATE, TRA_AT, TRA_SOURCE,
 	TRA_EVENT_ID, TRA_EVENT_TYPE, TRA_EVENT_CREATED, TRA_ROLE, TRA_NOTE,
+	TRA_AMOUNT, TRA_CURRENCY, TRA_LIVEMODE, TRA_HASH,
 	TRA_NCOLS
 } SlTransitionColumn;
 
@@ -76,6 +79,14 @@ typedef enum SlActionColumn
 	ACT_EVENT_ID, ACT_REASON,
 	ACT_NCOLS
 } SlActionColumn;
+
+typedef enum SlCheckpointColumn
+{
+	CKP_NUMBER, CKP_TRAIL, CKP_FROM_POSITION, CKP_TO_POSITION, CKP_LEAVES,
+	CKP_FIRST_AT, CKP_LAST_AT, CKP_SEALED_AT, CKP_ROOT, CKP_PREVIOUS,
+	CKP_KEY, CKP_SIGNATURE,
+	CKP_NCOLS
+} SlCheckpointColumn;
 
 #define SL_MAX_COLUMNS 40
 
@@ -116,16 +127,6 @@ typedef struct SlRow
 #define SET_NULL(row, col) \
 	((row)->values[col] = (Datum) 0, (row)->nulls[col] = true)
 
-/* Why a payment is written; goes into the audit trail with every move. */
-typedef struct SlCause
-{
-	const char *source;
-	const char *event_id;		/* these three NULL/0 without an event */
-	const char *event_type;
-	TimestampTz event_created;
-	const char *note;			/* or NULL */
-} SlCause;
-
 /*
  * Leave to write one row, as the guard sees it.  It lives on the C stack of
  * the function that writes, only for as long as its statement runs.
@@ -136,7 +137,8 @@ typedef struct SlPermit
 	SlTableId	table;
 	bool		insert;
 	const SlRow *row;			/* the row as it must end up */
-	const SlCause *cause;		/* payments only */
+	const SlRow *transition;	/* of a payment that is made or moved, its
+								 * audit row; else NULL */
 	bool		used;
 } SlPermit;
 
@@ -147,6 +149,7 @@ typedef enum SlType
 	SL_TYPE_END = 0,
 	SL_TYPE_UUID, SL_TYPE_TEXT, SL_TYPE_INT2, SL_TYPE_INT4, SL_TYPE_INT8,
 	SL_TYPE_BOOL, SL_TYPE_TIMESTAMPTZ, SL_TYPE_JSONB, SL_TYPE_FLOAT8,
+	SL_TYPE_BYTEA,
 	SL_TYPE_STATE, SL_TYPE_OUTCOME, SL_TYPE_STATUS
 } SlType;
 
@@ -159,8 +162,17 @@ typedef struct SlQuery
 	uint64		generation;
 } SlQuery;
 
+/* Who the current user was; see sl_become_owner(). */
+typedef struct SlSavedUser
+{
+	Oid			user;
+	int			context;
+} SlSavedUser;
+
 extern void sl_act_as(Oid role);
 extern Oid	sl_acting_role(void);
+extern SlSavedUser sl_become_owner(Relation rel);
+extern void sl_become_again(SlSavedUser saved);
 
 extern const SlPermit *sl_current_permit(void);
 extern void sl_permit_mark_used(void);
@@ -171,6 +183,8 @@ extern const char *sl_table_name(SlTableId table);
 extern bool sl_column_is_identity(SlTableId table, int column);
 extern bool sl_column_is_immutable(SlTableId table, int column);
 
+extern void sl_deform(Relation rel, SlTableId table, HeapTuple tuple, SlRow *row);
+
 extern SlState sl_state_of_oid(Oid label);
 extern Datum sl_state_datum(SlState state);
 extern Datum sl_outcome_datum(SlEventOutcome outcome);
@@ -180,13 +194,27 @@ extern SlRequestStatus sl_status_of_oid(Oid label);
 
 extern int	sl_run(SlQuery *query, const Datum *values, const bool *nulls,
 				   long limit);
+extern int	sl_look(SlQuery *query, const Datum *values, const bool *nulls);
+extern Portal sl_open(SlQuery *query, const Datum *values, const bool *nulls,
+					  bool callers_snapshot);
 extern void sl_read_row(SlTableId table, uint64 n, SlRow *row);
 extern char *sl_text_column(HeapTuple tuple, TupleDesc desc, int attnum);
 extern TimestampTz sl_time_column(HeapTuple tuple, TupleDesc desc, int attnum,
 								  TimestampTz absent);
-extern bool sl_insert_row(SlTableId table, SlRow *row, const SlCause *cause);
+extern bool sl_lock_row(SlTableId table, int column, Datum key, SlQuery *query,
+						SlRow *row);
+extern bool sl_find_row(SlTableId table, int column, Datum key, SlQuery *query,
+						SlRow *row);
+extern bool sl_newest_row(SlTableId table, int column, Datum key,
+						  SlQuery *query, SlRow *row);
+extern bool sl_insert_row(SlTableId table, SlRow *row, const SlRow *transition);
+extern bool sl_insert_new_row(SlTableId table, SlRow *row,
+							  const SlRow *transition);
 extern void sl_write_suppressed(SlTableId table);
-extern void sl_update_row(SlTableId table, const SlRow *row,
-						  const SlCause *cause);
+extern void sl_update_row(SlTableId table, SlRow *row, const SlRow *transition);
+
+extern void sl_note_in_use(void);
+extern bool sl_in_use(void);
+extern bool sl_marked_in_use(void);
 
 #endif							/* SL_STORE_H */

@@ -591,7 +591,7 @@ sub deliveries_sql
 =item $server->audit_is_sound(name)
 
 A test: every payment's trail has no gap, follows legal edges only, and ends
-in the payment's state.
+in the payment's state; and verify_audit() has nothing to add.
 
 =cut
 
@@ -631,6 +631,9 @@ sub audit_is_sound
 		  FROM stripe_lifecycle.webhook_events e
 		 WHERE e.outcome = 'applied' AND 1 <> (SELECT count(*)
 			 FROM replay r WHERE r.event_id = e.event_id)
+		UNION ALL
+		SELECT payment_id, seq, problem || ': ' || detail
+		  FROM stripe_lifecycle.verify_audit()
 		}, $database);
 
 	return is_deeply($breaks, [], $name // 'the audit trail is sound');

@@ -143,7 +143,8 @@ CREATE FUNCTION t.state(payment uuid) RETURNS text LANGUAGE sql VOLATILE AS $$
 	SELECT state::text FROM stripe_lifecycle.payments WHERE id = payment
 $$;
 
--- Payments whose audit trail, replayed, does not give their row.
+-- Payments whose audit trail, replayed, does not give their row; and whatever
+-- else verify_audit() finds.
 CREATE FUNCTION t.broken_audits() RETURNS bigint LANGUAGE sql STABLE AS $$
 	WITH trail AS (
 		SELECT payment_id, seq, from_state, to_state,
@@ -151,7 +152,7 @@ CREATE FUNCTION t.broken_audits() RETURNS bigint LANGUAGE sql STABLE AS $$
 			   seq = max(seq) OVER (PARTITION BY payment_id) AS is_last
 		  FROM stripe_lifecycle.payment_transitions
 		WINDOW w AS (PARTITION BY payment_id ORDER BY seq))
-	SELECT count(*) FROM stripe_lifecycle.payments p
+	SELECT count(*) + (SELECT count(*) FROM stripe_lifecycle.verify_audit()) FROM stripe_lifecycle.payments p
 	 WHERE p.transitions <> (SELECT count(*) FROM trail WHERE payment_id = p.id)
 		OR NOT EXISTS (SELECT FROM trail WHERE payment_id = p.id AND is_last AND to_state = p.state)
 		OR EXISTS (SELECT FROM trail tr WHERE payment_id = p.id

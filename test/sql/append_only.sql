@@ -17,6 +17,7 @@ SELECT attname AS column, t.code(format('UPDATE stripe_lifecycle.payments SET %I
 		 WHEN atttypid = 'jsonb'::regtype THEN '''{"x": "y"}'''
 		 WHEN atttypid = 'boolean'::regtype THEN 'NOT ' || attname
 		 WHEN atttypid = 'timestamptz'::regtype THEN '''2001-01-01'''
+		 WHEN atttypid = 'bytea'::regtype THEN '''mine'''
 		 WHEN atttypid = 'text'::regtype THEN '''eur'''
 		 ELSE '777' END)) AS new_value,
 	   t.code(format('UPDATE stripe_lifecycle.payments SET %I = NULL', attname)) AS null_value,
@@ -55,7 +56,9 @@ SELECT attname AS column, t.code(format('UPDATE stripe_lifecycle.payment_transit
  ORDER BY attnum;
 SELECT t.code($$UPDATE stripe_lifecycle.payment_transitions SET note = 'mine'$$);
 SELECT t.code(format($$INSERT INTO stripe_lifecycle.payment_transitions VALUES
-	(%L, 3, 'processing', 'succeeded', now(), 'webhook', 'evt_2', 'payment_intent.succeeded', now(), 'x', NULL)$$, :'one'));
+	(%L, 3, 'processing', 'succeeded', now(), 'webhook', 'evt_2', 'payment_intent.succeeded', now(), 'x', NULL, 2000, 'usd', false, sha256('x'))$$, :'one')) AS of_this_payment,
+	   t.code($$INSERT INTO stripe_lifecycle.payment_transitions VALUES
+	(gen_random_uuid(), 1, NULL, 'created', now(), 'create_payment', NULL, NULL, NULL, 'x', NULL, 2000, 'usd', NULL, sha256('x'))$$) AS of_no_payment;
 SELECT t.code($$INSERT INTO stripe_lifecycle.payment_transitions
 	SELECT * FROM stripe_lifecycle.payment_transitions ON CONFLICT (payment_id, seq) DO UPDATE SET note = 'mine'$$);
 SELECT t.code($$INSERT INTO stripe_lifecycle.payment_transitions

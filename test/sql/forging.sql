@@ -97,9 +97,9 @@ BEGIN
 			EXCEPTION WHEN OTHERS THEN NULL;
 			END;
 		WHEN 'transition' THEN INSERT INTO stripe_lifecycle.payment_transitions
-			VALUES (NEW.id, NEW.transitions + 1, NEW.state, 'succeeded', now(), 'webhook', 'evt_x', 'x', now(), 'x');
+			VALUES (NEW.id, NEW.transitions + 1, NEW.state, 'succeeded', now(), 'webhook', 'evt_x', 'x', now(), 'x', NULL, NEW.amount, NEW.currency, false, sha256('x'));
 		WHEN 'same transition' THEN INSERT INTO stripe_lifecycle.payment_transitions
-			VALUES (NEW.id, NEW.transitions, OLD.state, NEW.state, NEW.updated_at, 'webhook', 'evt_x', 'x', now(), 'x');
+			VALUES (NEW.id, NEW.transitions, OLD.state, NEW.state, NEW.updated_at, 'webhook', 'evt_x', 'x', now(), 'x', NULL, NEW.amount, NEW.currency, false, NEW.audit_head);
 		WHEN 'event' THEN INSERT INTO stripe_lifecycle.webhook_events
 			VALUES ('evt_x', 'x', now(), false, NULL, NULL, NULL, NULL, NEW.id, 'applied', NULL, NULL, 'webhook', now(), now(), '{}');
 		WHEN 'request' THEN INSERT INTO stripe_lifecycle.api_requests

@@ -38,7 +38,8 @@ RESET ROLE;
 SELECT paused, paused_by, paused_reason FROM stripe_lifecycle.worker_state;
 SELECT role, action, reason FROM t.actions;
 
--- the record is appended to, by these functions only
+-- the record is appended to, by these functions only, once the database is in use
+SELECT t.pay('the first') IS NOT NULL AS made;
 SELECT t.error($$INSERT INTO stripe_lifecycle.operator_actions (at, role, action) VALUES (now(), 'me', 'nothing')$$);
 SELECT t.code($$UPDATE stripe_lifecycle.operator_actions SET role = 'you'$$), t.code($$UPDATE stripe_lifecycle.operator_actions SET reason = reason$$),
 	   t.code($$DELETE FROM stripe_lifecycle.operator_actions$$), t.code($$TRUNCATE stripe_lifecycle.operator_actions$$);

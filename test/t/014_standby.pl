@@ -43,6 +43,37 @@ is( $standby->safe_psql('postgres',
 		   WHERE backend_type LIKE 'stripe_lifecycle%'}),
 	0, 'the standby has no process of ours');
 
+# What only reads works on the standby; what writes is refused with a word on why.
+my $paid = $server->create_payment(idempotency_key => 'read there');
+$server->intent_known($paid);
+$stripe->pay($server->payment($paid, 'client_secret'), 'pm_card_visa');
+eventually(sub { $server->deliver_webhooks($stripe); $server->state($paid) }, 'succeeded', 'one is paid');
+my $on_standby = sub { $standby->safe_psql('postgres', $_[0]) };
+eventually(sub { $on_standby->("SELECT state FROM stripe_lifecycle.payment_status('$paid')") },
+	'succeeded', 'payment_status() on the standby');
+eventually(sub { $on_standby->("SELECT state FROM stripe_lifecycle.payment_status('$paid', '100 ms')") },
+	'succeeded', 'with a wait too');
+is($on_standby->('SELECT count(*) FROM stripe_lifecycle.verify_audit()'), 0, 'verify_audit() on the standby');
+is($on_standby->("SELECT count(*) FROM stripe_lifecycle.verify_audit('$paid')"), 0, 'of one payment too');
+is($on_standby->('SELECT count(*) FROM stripe_lifecycle.legal_transitions()'), 14, 'legal_transitions() on the standby');
+isnt($on_standby->('SELECT count(*) FROM stripe_lifecycle.health()'), 0, 'health() on the standby');
+my $webhook = '{"id": "evt_standby", "object": "event", "type": "charge.succeeded", "created": 1, "livemode": false,
+	"data": {"object": {"id": "ch_1", "object": "charge"}}}';
+foreach my $sql (
+	$server->ingest_sql($webhook, StripeLifecycle::sign($webhook)),
+	$server->create_payment_sql(idempotency_key => 'on the standby'),
+	"SELECT stripe_lifecycle.cancel_payment('$paid')",
+	"SELECT stripe_lifecycle.replay_event('evt_1')")
+{
+	my (undef, undef, $error) = $standby->psql('postgres', "\\set VERBOSITY verbose\n$sql");
+
+	like($error, qr/ERROR:  25006: cannot execute \w+\(\) on a standby server.*HINT:  Call it on the primary/s,
+		'refused there: ' . ($sql =~ /(\w+)\(/)[0]);
+}
+my (undef, undef, $by_hand) = $standby->psql('postgres',
+	"UPDATE stripe_lifecycle.payments SET state = 'failed'");
+like($by_hand, qr/read-only transaction/, 'and so is what is written by hand');
+
 # Requests that take a while, so that some are under way when the end comes.
 $stripe->fault(kind => 'delay', delay_ms => 400, count => 1000);
 my $known = "$server->{dir}/known";
