@@ -601,7 +601,7 @@ look_at_queue(Worker *w, int room, const char *key)
 	w->careful = passed_over != 0;
 	if (w->careful)
 		complain_of_claim(w, passed_over,
-						  "It can't even be set aside, so it is passed over; the others go on.");
+						  "Those that are refused are passed over; the others go on.");
 	w->noted |= claim.calls != NIL;
 	w->next_due = claim.next_due;
 	w->look = claim.more;
