@@ -1547,7 +1547,7 @@ CREATE FUNCTION @extschema@.granted_privileges(
 		UNION ALL
 		SELECT 'TYPE', format('@extschema@.%I', t.typname), NULL, t.typowner,
 			   coalesce(t.typacl, acldefault('T', t.typowner))
-		  FROM pg_type t WHERE t.typnamespace = '@extschema@'::regnamespace AND t.typtype IN ('c', 'e')
+		  FROM pg_type t WHERE t.typnamespace = '@extschema@'::regnamespace AND t.typtype = 'e'
 		UNION ALL
 		SELECT 'FUNCTION', format('@extschema@.%I(%s)', p.proname, oidvectortypes(p.proargtypes)), NULL,
 			   p.proowner, coalesce(p.proacl, acldefault('f', p.proowner))
@@ -2044,24 +2044,5 @@ SELECT @extschema@.change_privileges('GRANT', 'worker', 'stripe_lifecycle_worker
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA @extschema@ FROM PUBLIC;
 -- USAGE of a type, which PostgreSQL gives to PUBLIC, lets others make tables
 -- that stand in the way of dropping it.
-DO $$
-DECLARE
-	type name;
-BEGIN
-	FOR type IN
-		SELECT t.typname FROM pg_catalog.pg_type t
-		  JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) t.typnamespace
-		 WHERE n.nspname OPERATOR(pg_catalog.=) '@extschema@' AND t.typtype IN ('c', 'e')
-	LOOP
-		EXECUTE pg_catalog.format('REVOKE ALL ON TYPE @extschema@.%I FROM PUBLIC', type);
-	END LOOP;
-END
-$$;
--- pg_dump takes note of privileges that an extension's script has changed, and
--- warns of those on row types, for which it has no use.
-DELETE FROM pg_catalog.pg_init_privs i
- USING pg_catalog.pg_type t, pg_catalog.pg_namespace n
- WHERE i.classoid OPERATOR(pg_catalog.=) 'pg_catalog.pg_type'::regclass
-   AND i.objoid OPERATOR(pg_catalog.=) t.oid AND t.typtype OPERATOR(pg_catalog.=) 'c'
-   AND t.typnamespace OPERATOR(pg_catalog.=) n.oid
-   AND n.nspname OPERATOR(pg_catalog.=) '@extschema@';
+REVOKE ALL ON TYPE @extschema@.payment_state, @extschema@.event_outcome,
+	@extschema@.request_status FROM PUBLIC;

@@ -256,17 +256,29 @@ compare_event(Jsonb *body, const SlEvent *event)
 		REQUIRE(!event->has_payment_id);
 }
 
+/* What there was nothing to mask in comes back as it was. */
+static void
+require_same_unless_masked(Jsonb *body, const char *key, const char *first,
+						   const char *again)
+{
+	JsonbValue	v;
+
+	REQUIRE(is_string(at(body, key), &v));
+	if (!sl_redact_finds(v.val.string.val, v.val.string.len))
+		REQUIRE(strcmp(first, again) == 0);
+}
+
 /* The reduced copy is an event like its original, and reduces to itself. */
 static void
-check_reduced(const SlEvent *event)
+check_reduced(Jsonb *body, const SlEvent *event)
 {
 	SlEvent		again;
 
 	require_storable(&event->reduced->root, "");
 	REQUIRE(read_event(fuzz_exact(event->reduced, VARSIZE(event->reduced)), &again));
 	compare_event(event->reduced, &again);
-	REQUIRE(strcmp(again.id, sl_redacted(event->id)) == 0);
-	REQUIRE(strcmp(again.type, sl_redacted(event->type)) == 0);
+	require_same_unless_masked(body, "id", event->id, again.id);
+	require_same_unless_masked(body, "type", event->type, again.type);
 	REQUIRE(again.created == event->created && again.livemode == event->livemode);
 	REQUIRE(again.is_payment_intent == event->is_payment_intent);
 	REQUIRE(again.has_payment_id == event->has_payment_id);
@@ -390,7 +402,7 @@ fuzz_one(const char *data, size_t len)
 	if (read_event(body, &event))
 	{
 		compare_event(body, &event);
-		check_reduced(&event);
+		check_reduced(body, &event);
 	}
 	check_answers(body);
 }
