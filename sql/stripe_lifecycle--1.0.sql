@@ -237,7 +237,7 @@ COMMENT ON COLUMN @extschema@.webhook_events.secret_label IS 'label of the webho
 COMMENT ON COLUMN @extschema@.webhook_events.source IS 'webhook, or events_api (read from Stripe''s list of events)';
 COMMENT ON COLUMN @extschema@.webhook_events.received_at IS 'when it arrived here';
 COMMENT ON COLUMN @extschema@.webhook_events.applied_at IS 'when it was decided upon; NULL while unmatched';
-COMMENT ON COLUMN @extschema@.webhook_events.payload IS 'the event, reduced to the fields this extension reads; never personal or card data';
+COMMENT ON COLUMN @extschema@.webhook_events.payload IS 'what the extension reads of the event and there is no column for, in the event''s own shape; never personal or card data';
 
 CREATE TABLE @extschema@.api_requests (
 	id                bigint GENERATED ALWAYS AS IDENTITY,
