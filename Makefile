@@ -7,6 +7,7 @@
 #                           that preloads the library; all the set-up by itself: script/test
 #   make unit               the rooms that hold no PostgreSQL code, under ASan and UBSan
 #   make fuzz               the parsers of foreign bytes, under libFuzzer, for 20 seconds each (not as root)
+#   make model              the protocol, by trying every order of its steps (needs spin)
 #   make bench              says how to measure (bench/run)
 #   make dist               the source archive, as PGXN takes it
 #
@@ -91,13 +92,16 @@ install-verifier: $(VERIFIER)
 uninstall-verifier:
 	rm -f '$(DESTDIR)$(bindir)/$(VERIFIER)'
 
-.PHONY: unit fuzz bench dist
+.PHONY: unit fuzz model bench dist
 
 unit:
 	$(MAKE) -C test/unit check
 
 fuzz:
 	$(MAKE) -C test/fuzz check
+
+model:
+	test/model/check
 
 bench:
 	@bench/run -h
@@ -112,3 +116,4 @@ clean: clean-own-tests
 clean-own-tests:
 	$(if $(wildcard test/unit/Makefile),$(MAKE) -C test/unit clean)
 	$(if $(wildcard test/fuzz/Makefile),$(MAKE) -C test/fuzz clean)
+	rm -rf test/model/build

@@ -129,7 +129,7 @@ record_action(const char *action, int64 request_id, const pg_uuid_t *payment_id,
 	if (reason != NULL)
 		SET(&row, ACT_REASON, PointerGetDatum(reason));
 
-	if (!sl_insert_row(SL_ACTIONS, &row, NULL))
+	if (!sl_insert_new_row(SL_ACTIONS, &row, NULL))
 		sl_write_suppressed(SL_ACTIONS);
 	return row;
 }
@@ -310,7 +310,7 @@ ask_anew(const SlRow *payment, const SlRow *request, const char *operation)
 	SET(&row, REQ_STATUS, sl_status_datum(SL_REQUEST_QUEUED));
 	SET(&row, REQ_ATTEMPTS, Int32GetDatum(0));
 	SET(&row, REQ_NEXT_ATTEMPT_AT, due_time(payment, request));
-	if (!sl_insert_row(SL_REQUESTS, &row, NULL))
+	if (!sl_insert_new_row(SL_REQUESTS, &row, NULL))
 		sl_write_suppressed(SL_REQUESTS);
 	return DatumGetInt64(row.values[REQ_ID]);
 }

@@ -45,17 +45,26 @@ PG_FUNCTION_INFO_V1(sl_payment_status);
 /* Of a statement's time, what is left for the answer when a wait ends. */
 #define TIME_TO_ANSWER_MS 250
 
-#define STATUS_COLUMNS 13
+/* What payment_status() shows, in its order: columns of the payment ... */
+static const int status_columns[] = {
+	PAY_ID, PAY_STATE, PAY_AMOUNT, PAY_CURRENCY, PAY_PAYMENT_INTENT_ID,
+	PAY_CLIENT_SECRET, -1, PAY_LAST_ERROR, PAY_DECLINE_COUNT, PAY_LIVEMODE,
+	PAY_CREATED_AT, PAY_UPDATED_AT, PAY_FINISHED_AT
+};
 
-/* What payment_status() shows ... */
-static SlQuery status_of_payment = {
-	.sql = "SELECT p.id, p.state, p.amount, p.currency, p.payment_intent_id,"
-	" p.client_secret,"
-	" (SELECT r.status FROM stripe_lifecycle.api_requests r"
-	"  WHERE r.payment_id = p.id ORDER BY r.id DESC LIMIT 1),"
-	" p.last_error, p.decline_count, p.livemode, p.created_at, p.updated_at,"
-	" p.finished_at"
-	" FROM stripe_lifecycle.payments p WHERE p.id = $1",
+#define STATUS_COLUMNS lengthof(status_columns)
+#define STATUS_REQUEST 6		/* and, here, the status of its latest request */
+
+static SlQuery payment_by_id = {
+	.sql = "SELECT %s FROM stripe_lifecycle.payments"
+	" WHERE id OPERATOR(pg_catalog.=) $1",
+	.columns_of = SL_PAYMENTS,
+	.args = {SL_TYPE_UUID},
+};
+static SlQuery latest_request = {
+	.sql = "SELECT %s FROM stripe_lifecycle.api_requests"
+	" WHERE payment_id OPERATOR(pg_catalog.=) $1 ORDER BY id DESC LIMIT 1",
+	.columns_of = SL_REQUESTS,
 	.args = {SL_TYPE_UUID},
 };
 
@@ -245,16 +254,29 @@ time_to_wait(FunctionCallInfo fcinfo)
 static HeapTuple
 look(const pg_uuid_t *id, TupleDesc result)
 {
-	Datum		arg = UUIDPGetDatum(id);
 	Datum		values[STATUS_COLUMNS];
 	bool		nulls[STATUS_COLUMNS];
+	SlRow		payment;
+	SlRow		request;
 	HeapTuple	tuple;
+	int			i;
 
 	SPI_connect();
 	sl_require_visible(id);
-	if (sl_run(&status_of_payment, &arg, NULL, 1) == 0)
+	if (!sl_find_row(SL_PAYMENTS, PAY_ID, UUIDPGetDatum(id), &payment_by_id,
+					 &payment))
 		sl_unknown_payment();
-	heap_deform_tuple(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, values, nulls);
+	for (i = 0; i < (int) STATUS_COLUMNS; i++)
+		if (i != STATUS_REQUEST)
+		{
+			values[i] = payment.values[status_columns[i]];
+			nulls[i] = payment.nulls[status_columns[i]];
+		}
+	nulls[STATUS_REQUEST] = !sl_newest_row(SL_REQUESTS, REQ_PAYMENT_ID,
+										   UUIDPGetDatum(id), &latest_request,
+										   &request);
+	if (!nulls[STATUS_REQUEST])
+		values[STATUS_REQUEST] = request.values[REQ_STATUS];
 	tuple = SPI_copytuple(heap_form_tuple(result, values, nulls));
 	SPI_finish();
 	return tuple;

@@ -201,10 +201,21 @@ extern void sl_read_row(SlTableId table, uint64 n, SlRow *row);
 extern char *sl_text_column(HeapTuple tuple, TupleDesc desc, int attnum);
 extern TimestampTz sl_time_column(HeapTuple tuple, TupleDesc desc, int attnum,
 								  TimestampTz absent);
+extern bool sl_lock_row(SlTableId table, int column, Datum key, SlQuery *query,
+						SlRow *row);
+extern bool sl_find_row(SlTableId table, int column, Datum key, SlQuery *query,
+						SlRow *row);
+extern bool sl_newest_row(SlTableId table, int column, Datum key,
+						  SlQuery *query, SlRow *row);
 extern bool sl_insert_row(SlTableId table, SlRow *row, const SlRow *transition);
+extern bool sl_insert_new_row(SlTableId table, SlRow *row,
+							  const SlRow *transition);
 extern void sl_write_suppressed(SlTableId table);
-extern void sl_update_row(SlTableId table, const SlRow *row,
-						  const SlRow *transition);
+extern void sl_update_row(SlTableId table, SlRow *row, const SlRow *transition);
+
+/* rows that are too old, and may go */
+extern void sl_run_removal(SlQuery *query, const Datum *values, TimestampTz limit);
+extern TimestampTz sl_removal_limit(void);
 
 extern void sl_note_in_use(void);
 extern bool sl_in_use(void);

@@ -84,44 +84,97 @@ crypto_failure(void)
 			 errhint("See whether OpenSSL's configuration forbids it.")));
 }
 
+/*
+ * The key of the latest call of one place in a query: a statement that checks
+ * many deliveries mostly has one secret, and making a key takes as long as
+ * using it.  It goes away with the query.
+ */
+typedef struct LastKey
+{
+	SlSigKey   *key;
+	MemoryContextCallback at_end;
+	size_t		room;			/* for a secret */
+	size_t		len;
+	char		secret[FLEXIBLE_ARRAY_MEMBER];
+} LastKey;
+
+static void
+forget_key(void *arg)
+{
+	LastKey    *last = arg;
+
+	sl_sig_key_free(last->key);
+	last->key = NULL;
+	explicit_bzero(last->secret, last->len);
+}
+
+static SlSigKey *
+key_of_secret(FmgrInfo *flinfo, const text *secret)
+{
+	LastKey    *last = flinfo->fn_extra;
+	size_t		len = VARSIZE_ANY_EXHDR(secret);
+	SlSigResult why;
+
+	if (last != NULL && last->key != NULL && last->len == len &&
+		memcmp(last->secret, VARDATA_ANY(secret), len) == 0)
+		return last->key;
+
+	if (last == NULL || last->room < len)
+	{
+		if (last != NULL)
+			forget_key(last);
+		last = MemoryContextAllocZero(flinfo->fn_mcxt,
+									  offsetof(LastKey, secret) + len);
+		last->room = len;
+		last->at_end.func = forget_key;
+		last->at_end.arg = last;
+		MemoryContextRegisterResetCallback(flinfo->fn_mcxt, &last->at_end);
+		flinfo->fn_extra = last;
+	}
+	else
+		forget_key(last);
+	last->len = len;
+	memcpy(last->secret, VARDATA_ANY(secret), len);
+	last->key = sl_sig_key_new(last->secret, len, &why);
+	if (last->key == NULL && why == SL_SIG_BLANK_SECRET)
+		refuse_blank_secret();
+	if (last->key == NULL)
+		crypto_failure();
+	return last->key;
+}
+
 static bool
 verify_arguments(FunctionCallInfo fcinfo)
 {
 	SlSigHeader header;
-	SlSigResult result = SL_SIG_NO_HEADER;
-	SlSigResult why = SL_SIG_OK;
+	SlSigResult result;
 	SlSigKey   *key;
-	bytea	   *payload = PG_ARGISNULL(0) ? NULL : PG_GETARG_BYTEA_PP(0);
-	text	   *sent = PG_ARGISNULL(1) ? NULL : PG_GETARG_TEXT_PP(1);
-	text	   *secret = PG_ARGISNULL(2) ? NULL : PG_GETARG_TEXT_PP(2);
+	bytea	   *payload;
+	text	   *sent;
 	bool		check_age = !PG_ARGISNULL(3);
 	int64		tolerance = check_age ? tolerance_seconds(PG_GETARG_INTERVAL_P(3)) : 0;
 
-	if (secret == NULL)
+	if (PG_ARGISNULL(2))
 		refuse_blank_secret();
 	if (check_age && PG_ARGISNULL(4))
 		ereport(ERROR,
 				(errcode(SL_ERRCODE_ARGUMENT),
 				 errmsg("argument \"at\" must not be null when there is a tolerance")));
+	key = key_of_secret(fcinfo->flinfo, PG_GETARG_TEXT_PP(2));
+	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
+		return false;
 
-	/* The key is OpenSSL's memory: nothing until its free may raise. */
-	key = sl_sig_key_new(VARDATA_ANY(secret), VARSIZE_ANY_EXHDR(secret), &why);
-	if (key != NULL && payload != NULL && sent != NULL)
-	{
-		result = sl_sig_parse(VARDATA_ANY(sent), VARSIZE_ANY_EXHDR(sent), &header);
-		if (result == SL_SIG_OK)
-			result = sl_sig_match(&header, key, VARDATA_ANY(payload),
-								  VARSIZE_ANY_EXHDR(payload));
-		if (result == SL_SIG_OK && check_age)
-			result = sl_sig_age(&header, unix_seconds(PG_GETARG_TIMESTAMPTZ(4)),
-								tolerance);
-	}
-	sl_sig_key_free(key);
-
-	if (key == NULL && why == SL_SIG_BLANK_SECRET)
-		refuse_blank_secret();
-	if (key == NULL || result == SL_SIG_CRYPTO)
+	payload = PG_GETARG_BYTEA_PP(0);
+	sent = PG_GETARG_TEXT_PP(1);
+	result = sl_sig_parse(VARDATA_ANY(sent), VARSIZE_ANY_EXHDR(sent), &header);
+	if (result == SL_SIG_OK)
+		result = sl_sig_match(&header, key, VARDATA_ANY(payload),
+							  VARSIZE_ANY_EXHDR(payload));
+	if (result == SL_SIG_CRYPTO)
 		crypto_failure();
+	if (result == SL_SIG_OK && check_age)
+		result = sl_sig_age(&header, unix_seconds(PG_GETARG_TIMESTAMPTZ(4)),
+							tolerance);
 	return result == SL_SIG_OK;
 }
 
@@ -227,13 +280,16 @@ static SlRefusal
 read_delivery(SlDelivery *d, SlEvent *event)
 {
 	const char *mode = d->check_mode ? sl_expected_mode() : NULL;
-	bool		ok;
-	Jsonb	   *body = sl_json_parse(d->body, d->body_len, &ok);
 
-	if (!ok)
-		return SL_REFUSED_BAD_BODY;
-	if (!sl_event_check(body, event, &d->flaw))
-		return SL_REFUSED_BAD_EVENT;
+	switch (sl_event_read_text(d->body, d->body_len, event, &d->flaw))
+	{
+		case SL_EVENT_NO_JSON:
+			return SL_REFUSED_BAD_BODY;
+		case SL_EVENT_FLAWED:
+			return SL_REFUSED_BAD_EVENT;
+		case SL_EVENT_READ:
+			break;
+	}
 	if (mode != NULL && event->livemode != (strcmp(mode, "live") == 0))
 		return SL_REFUSED_WRONG_MODE;
 	if (!event->is_payment_intent &&

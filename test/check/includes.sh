@@ -11,7 +11,7 @@ set -eu
 cd "$(dirname "$0")/../../src"
 
 pure='state_machine signature form_encoder retry_policy token_bucket currency audit_hash
-	merkle checkpoint checkpoint_key sealed_trail client_address rate_limit http_status card_number redact'
+	merkle checkpoint checkpoint_key sealed_trail client_address rate_limit http_status card_number redact json_scan'
 crypto='signature audit_hash merkle checkpoint checkpoint_key'
 bad=0
 loops=$(mktemp)

@@ -168,6 +168,12 @@ is_deeply(
 	[ grep { index($views, $_) < 0 } map { split /; /, $_->[0] } table_rows('stuck_payments', 'why', $operations) ],
 	[], 'operations: reasons of stuck_payments');
 
+# The page on privacy: settings and links within it
+my $privacy = slurp_file("$top/docs/privacy.md");
+is_deeply(
+	[ grep { !$settings->{$_} && !$objects->{$_} } $privacy =~ /\b(stripe_lifecycle\.\w+)/g ],
+	[], 'privacy: what it names exists');
+
 # Class SL only
 my %codes = map { $_->[0] => 1 } table_rows('SQLSTATEs', 'code');
 is_deeply([ grep { !$codes{$_} } $operations =~ /\b(SL\d{3})\b/g ], [],

@@ -1,11 +1,14 @@
--- The floor of bench/run ingest: the bare writes of one event and nothing else, into tables of
--- the same columns and indexes as the extension's, without its guards.
+-- The floor of ingestion: the bare writes of one event and nothing else, by one PL/pgSQL function,
+-- into tables of the same columns and indexes as the extension's, without its guards. No
+-- signature, no payload, no lock, no decision.
 
 CREATE TABLE bench.floor_payments (LIKE stripe_lifecycle.payments INCLUDING ALL) WITH (fillfactor = 70);
 CREATE TABLE bench.floor_transitions (LIKE stripe_lifecycle.payment_transitions INCLUDING ALL);
 CREATE TABLE bench.floor_events (LIKE stripe_lifecycle.webhook_events INCLUDING ALL);
-INSERT INTO bench.floor_payments SELECT * FROM stripe_lifecycle.payments;
-INSERT INTO bench.floor_transitions SELECT * FROM stripe_lifecycle.payment_transitions;
+INSERT INTO bench.floor_payments SELECT * FROM stripe_lifecycle.payments ORDER BY id;
+INSERT INTO bench.floor_transitions SELECT * FROM stripe_lifecycle.payment_transitions ORDER BY payment_id;
+VACUUM ANALYZE bench.floor_payments, bench.floor_transitions;
+CREATE SEQUENCE bench.floor_next;
 
 CREATE FUNCTION bench.floor_ingest(the_event text, the_payment uuid, intent text) RETURNS text
 	LANGUAGE plpgsql AS $$
@@ -26,6 +29,3 @@ BEGIN
 	RETURN 'applied';
 END
 $$;
-CREATE SEQUENCE bench.floor_next;
-VACUUM ANALYZE;
-CHECKPOINT;
