@@ -26,6 +26,7 @@
 #include "utils/wait_event.h"
 
 #include "audit.h"
+#include "catalog.h"
 #include "compat.h"
 #include "errors.h"
 #include "guc.h"
@@ -213,6 +214,7 @@ sl_create_payment(PG_FUNCTION_ARGS)
 
 	sl_require_writable("create_payment()");
 	SL_PRIVATE_ARGUMENTS_BEGIN();
+	sl_require_version();
 	read_creator(&caller);
 	sl_args_read(fcinfo, &args);
 	SPI_connect();
@@ -304,6 +306,7 @@ sl_payment_status(PG_FUNCTION_ARGS)
 	TupleDesc	result;
 	int64		wait;
 
+	sl_require_version();
 	if (PG_ARGISNULL(0))
 		unknown_payment();
 	wait = PG_ARGISNULL(1) ? 0 : wait_in_ms(PG_GETARG_INTERVAL_P(1));
@@ -372,6 +375,7 @@ sl_confirm_payment(PG_FUNCTION_ARGS)
 
 	sl_require_writable("confirm_payment()");
 	SL_PRIVATE_ARGUMENTS_BEGIN();
+	sl_require_version();
 	body = sl_params_body(PG_ARGISNULL(1) ? NULL : PG_GETARG_JSONB_P(1));
 	SPI_connect();
 	lock_unfinished(fcinfo, "confirm", &payment);
@@ -398,6 +402,7 @@ sl_cancel_payment(PG_FUNCTION_ARGS)
 	int64		id;
 	int			i;
 
+	sl_require_version();
 	sl_require_writable("cancel_payment()");
 	if (!PG_ARGISNULL(1))
 	{

@@ -20,6 +20,7 @@
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
+#include "catalog.h"
 #include "compat.h"
 #include "errors.h"
 #include "event_reader.h"
@@ -280,6 +281,7 @@ sl_ingest_webhook(PG_FUNCTION_ARGS)
 	const char *volatile outcome = NULL;
 
 	SL_PRIVATE_ARGUMENTS_BEGIN();
+	sl_require_version();
 	PG_TRY();
 	{
 		outcome = ingest_delivery(PG_ARGISNULL(0) ? NULL : PG_GETARG_BYTEA_PP(0),
