@@ -1,11 +1,12 @@
 # stripe_lifecycle: payments that PostgreSQL itself keeps right
 #
-#   make                    build the library (with_llvm=yes adds JIT bitcode)
-#   make install            install it, and the extension's script and control file
+#   make                    build the library (with_llvm=yes adds JIT bitcode) and
+#                           stripe_lifecycle_verify, the program that checks exported audit trails
+#   make install            install them, and the extension's script and control file
 #   make installcheck       SQL, isolation and TAP tests against an installed, running server
 #                           that preloads the library; all the set-up by itself: script/test
 #   make unit               the rooms that hold no PostgreSQL code, under ASan and UBSan
-#   make fuzz               the parsers of foreign bytes, under libFuzzer, for a few seconds
+#   make fuzz               the parsers of foreign bytes, under libFuzzer, for 20 seconds each (not as root)
 #   make model              the protocol, by trying every order of its steps (needs spin)
 #   make bench              says how to measure (bench/run)
 #   make dist               the source archive, as PGXN takes it
@@ -51,7 +52,14 @@ TAP_TESTS = 1
 PROVE_TESTS = test/t/*.pl
 endif
 
-EXTRA_CLEAN = src/exports.txt src/exports.list results regression.diffs regression.out
+# The stand-alone verifier of audit trails. PGXS knows either a library or a program, so its rules are
+# here. It shares the library's pure rooms, whose objects are position-independent and not for it.
+VERIFIER = stripe_lifecycle_verify
+VERIFIER_SOURCES := $(sort $(wildcard src/verifier/*.c)) \
+	$(addprefix src/,audit_hash.c checkpoint.c checkpoint_key.c merkle.c sealed_trail.c)
+VERIFIER_HEADERS := $(sort $(wildcard src/verifier/*.h))
+
+EXTRA_CLEAN = $(VERIFIER) src/exports.txt src/exports.list results regression.diffs regression.out
 
 # Bitcode helps nothing here and needs clang and LLVM of the server's version. It has to be
 # overridden before PGXS is read, whose Makefile.global sets it for all extensions.
@@ -71,6 +79,23 @@ src/exports.txt: $(SOURCES) $(PROJECT_HEADERS)
 	  sed -n 's/^PG_FUNCTION_INFO_V1( *\([A-Za-z0-9_]*\) *).*/\1\npg_finfo_\1/p' $(SOURCES); \
 	  sed -n 's/^\(extern *\)\{0,1\}PGDLLEXPORT .*[ *]\([A-Za-z0-9_]*\)(.*/\2/p' $(PROJECT_HEADERS) $(SOURCES); \
 	} | LC_ALL=C sort -u | awk '{ print $$1, NR }' > $@
+
+all: $(VERIFIER)
+
+$(VERIFIER): $(VERIFIER_SOURCES) $(VERIFIER_HEADERS) $(PROJECT_HEADERS)
+	$(CC) $(CFLAGS) -Isrc -Isrc/verifier -DSL_VERSION='"$(EXTVERSION)"' \
+		$(LDFLAGS) $(LDFLAGS_EX) -o $@ $(VERIFIER_SOURCES) -lcrypto
+
+install: install-verifier
+uninstall: uninstall-verifier
+
+.PHONY: install-verifier uninstall-verifier
+install-verifier: $(VERIFIER)
+	$(MKDIR_P) '$(DESTDIR)$(bindir)'
+	$(INSTALL_PROGRAM) $(VERIFIER) '$(DESTDIR)$(bindir)/$(VERIFIER)'
+
+uninstall-verifier:
+	rm -f '$(DESTDIR)$(bindir)/$(VERIFIER)'
 
 .PHONY: unit fuzz model bench dist
 

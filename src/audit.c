@@ -26,10 +26,6 @@
 #include "compat.h"
 #include "errors.h"
 
-/* 1970-01-01 in microseconds since PostgreSQL's epoch, 2000-01-01. */
-#define UNIX_EPOCH_USECS \
-	((int64) (UNIX_EPOCH_JDATE - POSTGRES_EPOCH_JDATE) * USECS_PER_DAY)
-
 StaticAssertDecl((int) TRA_HASH == (int) SL_AUDIT_NFIELDS,
 				 "the hash covers all columns before it");
 
@@ -51,61 +47,68 @@ hasher(void)
 	return hash;
 }
 
-static void
-hash_text(SlAuditHash *hash, Datum value)
+/* As text: into buf, or constant. */
+const char *
+sl_audit_time_text(TimestampTz t, char buf[SL_AUDIT_TIME_SIZE])
 {
-	text	   *t = DatumGetTextPP(value);
-
-	sl_audit_hash_field(hash, VARDATA_ANY(t), VARSIZE_ANY_EXHDR(t));
+	if (TIMESTAMP_IS_NOBEGIN(t))
+		return "-infinity";
+	if (TIMESTAMP_IS_NOEND(t))
+		return "infinity";
+	sl_audit_time(t - SL_UNIX_EPOCH_USECS, buf);
+	return buf;
 }
 
-static void
-hash_time(SlAuditHash *hash, TimestampTz t)
+/*
+ * A column's value, not NULL, as it is hashed and exported.  The text is in buf,
+ * constant, or the value's own, and *len bytes long.
+ */
+const char *
+sl_audit_text(SlTransitionColumn column, Datum value,
+			  char buf[SL_AUDIT_TEXT_SIZE], size_t *len)
 {
-	char		buf[SL_AUDIT_TIME_SIZE];
+	const char *s = buf;
+	text	   *t;
 
-	if (TIMESTAMP_IS_NOBEGIN(t))
-		sl_audit_hash_field(hash, "-infinity", 9);
-	else if (TIMESTAMP_IS_NOEND(t))
-		sl_audit_hash_field(hash, "infinity", 8);
-	else
-		sl_audit_hash_field(hash, buf, sl_audit_time(t - UNIX_EPOCH_USECS, buf));
+	switch (column)
+	{
+		case TRA_PAYMENT_ID:
+			*len = sl_audit_uuid(DatumGetUUIDP(value)->data, buf);
+			return buf;
+		case TRA_SEQ:
+			*len = pg_ltoa(DatumGetInt32(value), buf);
+			return buf;
+		case TRA_AMOUNT:
+			*len = pg_lltoa(DatumGetInt64(value), buf);
+			return buf;
+		case TRA_FROM_STATE:
+		case TRA_TO_STATE:
+			s = sl_state_name(sl_state_of_oid(DatumGetObjectId(value)));
+			break;
+		case TRA_AT:
+		case TRA_EVENT_CREATED:
+			s = sl_audit_time_text(DatumGetTimestampTz(value), buf);
+			break;
+		case TRA_LIVEMODE:
+			s = DatumGetBool(value) ? "true" : "false";
+			break;
+		default:
+			t = DatumGetTextPP(value);
+			*len = VARSIZE_ANY_EXHDR(t);
+			return VARDATA_ANY(t);
+	}
+	*len = strlen(s);
+	return s;
 }
 
 static void
 hash_column(SlAuditHash *hash, SlTransitionColumn column, Datum value)
 {
-	char		buf[SL_AUDIT_UUID_SIZE];
-	const char *label;
+	char		buf[SL_AUDIT_TEXT_SIZE];
+	size_t		len;
+	const char *s = sl_audit_text(column, value, buf, &len);
 
-	switch (column)
-	{
-		case TRA_PAYMENT_ID:
-			sl_audit_hash_field(hash, buf,
-								sl_audit_uuid(DatumGetUUIDP(value)->data, buf));
-			break;
-		case TRA_SEQ:
-			sl_audit_hash_field(hash, buf, pg_ltoa(DatumGetInt32(value), buf));
-			break;
-		case TRA_AMOUNT:
-			sl_audit_hash_field(hash, buf, pg_lltoa(DatumGetInt64(value), buf));
-			break;
-		case TRA_FROM_STATE:
-		case TRA_TO_STATE:
-			label = sl_state_name(sl_state_of_oid(DatumGetObjectId(value)));
-			sl_audit_hash_field(hash, label, strlen(label));
-			break;
-		case TRA_AT:
-		case TRA_EVENT_CREATED:
-			hash_time(hash, DatumGetTimestampTz(value));
-			break;
-		case TRA_LIVEMODE:
-			label = DatumGetBool(value) ? "true" : "false";
-			sl_audit_hash_field(hash, label, strlen(label));
-			break;
-		default:
-			hash_text(hash, value);
-	}
+	sl_audit_hash_field(hash, s, len);
 }
 
 /* The hash of a row, onto the one before it; prev NULL for the first. */

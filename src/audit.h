@@ -44,6 +44,17 @@ typedef struct SlReplay
 	unsigned char hash[SL_AUDIT_HASH_LEN];	/* as it is stored */
 } SlReplay;
 
+/* 1970-01-01 in microseconds since PostgreSQL's epoch, 2000-01-01. */
+#define SL_UNIX_EPOCH_USECS \
+	((int64) (UNIX_EPOCH_JDATE - POSTGRES_EPOCH_JDATE) * USECS_PER_DAY)
+
+/* bytes for any sl_audit_text() that is written into a buffer */
+#define SL_AUDIT_TEXT_SIZE	40
+
+extern const char *sl_audit_time_text(TimestampTz t,
+									  char buf[SL_AUDIT_TIME_SIZE]);
+extern const char *sl_audit_text(SlTransitionColumn column, Datum value,
+								 char buf[SL_AUDIT_TEXT_SIZE], size_t *len);
 extern void sl_audit_record(SlRow *payment, SlState from, const SlCause *cause,
 							SlRow *transition);
 

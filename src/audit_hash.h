@@ -27,7 +27,7 @@
 
 /*
  * The fields of a row, in the order in which they are hashed: the columns of
- * payment_transitions but the last, which is the hash.  As text: uuid in lower
+ * payment_transitions before the hash.  As text: uuid in lower
  * case, integers in decimal, states by their labels, times as sl_audit_time()
  * writes them, booleans as true and false.
  */

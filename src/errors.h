@@ -57,6 +57,10 @@
 /* owners of payments */
 #define SL_ERRCODE_NO_OWNER					SL_SQLSTATE('0', '5', '0')
 
+/* HTTP */
+#define SL_ERRCODE_TOO_MANY_REQUESTS		SL_SQLSTATE('0', '6', '0')
+#define SL_ERRCODE_WRONG_MODE				SL_SQLSTATE('0', '6', '1')
+
 /* library and schema */
 #define SL_ERRCODE_SCHEMA_MISMATCH			SL_SQLSTATE('0', '3', '0')
 

@@ -7,7 +7,9 @@
  * copy that holds allow-listed fields only.  The copy has the shape of the
  * original, so that a parked event is later read by the same function.  What
  * is not listed (client_secret, names, addresses, card details) is never
- * stored, and no error message here quotes anything of the text.
+ * stored, and no error message here quotes anything of the text.  Card numbers
+ * are masked in every string, for people write them into any field; in what is
+ * kept of errors and events, keys and secrets as well.
  *
  *-------------------------------------------------------------------------
  */
@@ -23,10 +25,15 @@
 #include "compat.h"
 #include "errors.h"
 #include "event_reader.h"
+#include "json_scan.h"
 #include "payment_id.h"
+#include "privacy.h"
 
 /* Longest id, type or code taken at its word. */
 #define MAX_TOKEN 255
+
+/* Longest number taken: any int64, and more decimals than money has. */
+#define MAX_DIGITS 18
 
 static const char *const event_keys[] = {
 	"id", "object", "type", "created", "livemode", "api_version", "account", NULL
@@ -43,14 +50,64 @@ static const char *const error_keys[] = {
 	"network_decline_code", NULL
 };
 static const char *const metadata_keys[] = {SL_METADATA_KEY, NULL};
+static const char *const id_keys[] = {"id", NULL};
+static const char *const no_keys[] = {NULL};
 
-static void
-bad_event(const char *what, const char *field)
+/*
+ * Which members of an event are looked at at all: scalars by these names, and
+ * objects of which some members are.
+ */
+typedef struct Kept
+{
+	const char *const *scalars;
+	const struct KeptObject *objects;	/* the last has no name; or NULL */
+} Kept;
+
+typedef struct KeptObject
+{
+	const char *name;
+	const Kept *kept;
+} KeptObject;
+
+static const Kept kept_error = {error_keys, NULL};
+static const Kept kept_metadata = {metadata_keys, NULL};
+static const Kept kept_request = {request_keys, NULL};
+static const Kept kept_expanded = {id_keys, NULL};
+static const KeptObject object_objects[] = {
+	{"last_payment_error", &kept_error}, {"metadata", &kept_metadata},
+	{"latest_charge", &kept_expanded}, {"payment_intent", &kept_expanded},
+	{NULL, NULL}
+};
+static const Kept kept_object = {object_keys, object_objects};
+static const KeptObject data_objects[] = {{"object", &kept_object}, {NULL, NULL}};
+static const Kept kept_data = {no_keys, data_objects};
+static const KeptObject event_objects[] = {
+	{"data", &kept_data}, {"request", &kept_request}, {NULL, NULL}
+};
+static const Kept kept_event = {event_keys, event_objects};
+
+/* Numbers, and read again when a parked event is: these stay what they are. */
+static const char *const number_keys[] = {
+	"created", "amount", "amount_capturable", "amount_received",
+	"amount_refunded", "canceled_at", NULL
+};
+
+/* Says what is wrong with an event; returns false. */
+static bool
+bad_event(SlEventFlaw *flaw, const char *what, const char *field)
+{
+	flaw->field = field;
+	flaw->what = what;
+	return false;
+}
+
+void
+sl_event_refuse(const SlEventFlaw *flaw)
 {
 	ereport(ERROR,
 			(errcode(SL_ERRCODE_BAD_EVENT),
 			 errmsg("webhook body is not a Stripe event: field \"%s\" %s",
-					field, what),
+					flaw->field, flaw->what),
 			 errdetail("The signature was good, so the body came from Stripe or from a holder of the secret.  Nothing was stored."),
 			 errhint("Point Stripe's endpoint for snapshot (v1) events here; thin (v2) events are not supported.")));
 }
@@ -86,7 +143,7 @@ member_string(JsonbContainer *object, const char *key)
 
 	if (v == NULL || v->type != jbvString || v->val.string.len > MAX_TOKEN)
 		return NULL;
-	return pnstrdup(v->val.string.val, v->val.string.len);
+	return sl_without_cards(v->val.string.val, v->val.string.len);
 }
 
 /* A member that is an id or an expanded object with an id. */
@@ -146,6 +203,38 @@ push_key(SlJsonbBuilder *out, const char *key)
 	sl_jsonb_push(out, WJB_KEY, &k);
 }
 
+static bool
+is_listed(const char *key, const char *const *keys)
+{
+	while (*keys != NULL && strcmp(key, *keys) != 0)
+		keys++;
+	return *keys != NULL;
+}
+
+/* Mask what must not be stored, in memory of its own. */
+static void
+redact_scalar(const char *key, JsonbValue *v)
+{
+	char	   *s;
+
+	if (v->type == jbvString)
+		s = sl_redacted(pnstrdup(v->val.string.val, v->val.string.len));
+	else if (v->type == jbvNumeric && !is_listed(key, number_keys))
+	{
+		char	   *digits = DatumGetCString(DirectFunctionCall1(numeric_out,
+																 NumericGetDatum(v->val.numeric)));
+
+		s = sl_redacted(digits);
+		if (strcmp(s, digits) == 0)
+			return;
+	}
+	else
+		return;
+	v->type = jbvString;
+	v->val.string.val = s;
+	v->val.string.len = strlen(s);
+}
+
 /* Copy the listed scalar members; objects and arrays are left out. */
 static void
 copy_scalars(SlJsonbBuilder *out, JsonbContainer *object,
@@ -162,6 +251,7 @@ copy_scalars(SlJsonbBuilder *out, JsonbContainer *object,
 
 		if (v == NULL || v->type == jbvBinary)
 			continue;
+		redact_scalar(keys[i], v);
 		push_key(out, keys[i]);
 		sl_jsonb_push(out, WJB_VALUE, v);
 	}
@@ -189,8 +279,8 @@ push_string(SlJsonbBuilder *out, const char *key, const char *value)
 		return;
 	push_key(out, key);
 	v.type = jbvString;
-	v.val.string.val = unconstify(char *, value);
-	v.val.string.len = strlen(value);
+	v.val.string.val = sl_redacted(value);
+	v.val.string.len = strlen(v.val.string.val);
 	sl_jsonb_push(out, WJB_VALUE, &v);
 }
 
@@ -237,15 +327,15 @@ sl_error_object(const char *source, const char *code, const char *message)
 }
 
 /*
- * Parse bytes as JSON; *ok tells whether they were a JSON object in UTF-8,
- * which nobody has checked yet if they came as bytea.  The server's
- * own error would quote a piece of the text, so it is swallowed; nothing but
- * memory of this context is touched by the parser, which makes that safe
- * without a subtransaction.  Errors of any other kind (out of memory, a
- * cancelled query) go on as they are.
+ * Parse bytes as JSON; NULL if they are none in UTF-8, which nobody has
+ * checked yet if they came as bytea.  The server's own error would quote a
+ * piece of the text, so it is swallowed; nothing but memory of this context is
+ * touched by the parser, which makes that safe without a subtransaction.
+ * Errors of any other kind (out of memory, a cancelled query) go on as they
+ * are.
  */
 Jsonb *
-sl_json_parse(const char *text, size_t len, bool *ok)
+sl_json_parse_any(const char *text, size_t len)
 {
 	MemoryContext cxt = CurrentMemoryContext;
 	char	   *terminated = pnstrdup(text, len);
@@ -272,8 +362,183 @@ sl_json_parse(const char *text, size_t len, bool *ok)
 	PG_END_TRY();
 
 	pfree(terminated);
+	return result;
+}
+
+/* The same for what has to be an object; *ok tells whether it is one. */
+Jsonb *
+sl_json_parse(const char *text, size_t len, bool *ok)
+{
+	Jsonb	   *result = sl_json_parse_any(text, len);
+
 	*ok = result != NULL && JB_ROOT_IS_OBJECT(result);
 	return *ok ? result : NULL;
+}
+
+static bool
+is_token(const SlJsonScan *s, const char *name)
+{
+	return s->token_len == strlen(name) &&
+		memcmp(s->token, name, s->token_len) == 0;
+}
+
+/* Is the key just met one of these? */
+static bool
+is_scalar_kept(const SlJsonScan *s, const Kept *kept)
+{
+	int			i;
+
+	for (i = 0; kept->scalars[i] != NULL; i++)
+		if (is_token(s, kept->scalars[i]))
+			return true;
+	return false;
+}
+
+static const Kept *
+object_kept(const SlJsonScan *s, const Kept *kept)
+{
+	const KeptObject *o;
+
+	for (o = kept->objects; o != NULL && o->name != NULL; o++)
+		if (is_token(s, o->name))
+			return o->kept;
+	return NULL;
+}
+
+/* The string just met: in place, or a copy without its escapes. */
+static void
+token_string(const SlJsonScan *s, JsonbValue *v)
+{
+	v->type = jbvString;
+	v->val.string.val = unconstify(char *, s->token);
+	v->val.string.len = (int) s->token_len;
+	if (s->token_escaped)
+	{
+		v->val.string.val = palloc(s->token_len);
+		v->val.string.len = (int) sl_json_unescape(s->token, s->token_len,
+												   v->val.string.val);
+	}
+}
+
+/*
+ * The number just met; false if it is none that Stripe would send, such as
+ * 1e999999, which a numeric could not hold.
+ */
+static bool
+token_number(const SlJsonScan *s, JsonbValue *v)
+{
+	char		digits[MAX_DIGITS + 1];
+
+	if (s->token_len > MAX_DIGITS ||
+		memchr(s->token, 'e', s->token_len) != NULL ||
+		memchr(s->token, 'E', s->token_len) != NULL)
+		return false;
+	memcpy(digits, s->token, s->token_len);
+	digits[s->token_len] = '\0';
+	v->type = jbvNumeric;
+	if (strchr(digits, '.') == NULL)
+		v->val.numeric = int64_to_numeric(strtoll(digits, NULL, 10));
+	else
+		v->val.numeric = DatumGetNumeric(DirectFunctionCall3(numeric_in,
+															 CStringGetDatum(digits),
+															 ObjectIdGetDatum(InvalidOid),
+															 Int32GetDatum(-1)));
+	return true;
+}
+
+/* Take the value of the key just met, if it is a scalar that can be kept. */
+static bool
+take_scalar(SlJsonScan *s, SlJsonType type, JsonbValue *v)
+{
+	switch (type)
+	{
+		case SL_JSON_STRING:
+			token_string(s, v);
+			return true;
+		case SL_JSON_NUMBER:
+			return token_number(s, v);
+		case SL_JSON_TRUE:
+		case SL_JSON_FALSE:
+			v->type = jbvBool;
+			v->val.boolean = type == SL_JSON_TRUE;
+			return true;
+		default:				/* null counts as absent */
+			return false;
+	}
+}
+
+static void skip_members(SlJsonScan *s, SlJsonType type);
+
+/*
+ * Copy what is kept of the object that the scan has just entered, to its end.
+ */
+static void
+keep_members(SlJsonScan *s, SlJsonbBuilder *out, const Kept *kept)
+{
+	while (sl_json_next_key(s))
+	{
+		bool		scalar = is_scalar_kept(s, kept);
+		const Kept *members = object_kept(s, kept);
+		JsonbValue	key;
+		JsonbValue	value;
+		SlJsonType	type;
+
+		if (!scalar && members == NULL)
+		{
+			sl_json_skip(s);
+			continue;
+		}
+		token_string(s, &key);
+		type = sl_json_value(s);
+		if (type == SL_JSON_OBJECT && members != NULL)
+		{
+			sl_jsonb_push(out, WJB_KEY, &key);
+			sl_jsonb_push(out, WJB_BEGIN_OBJECT, NULL);
+			keep_members(s, out, members);
+			sl_jsonb_push(out, WJB_END_OBJECT, NULL);
+		}
+		else if (type == SL_JSON_OBJECT || type == SL_JSON_ARRAY)
+			skip_members(s, type);
+		else if (scalar && take_scalar(s, type, &value))
+		{
+			sl_jsonb_push(out, WJB_KEY, &key);
+			sl_jsonb_push(out, WJB_VALUE, &value);
+		}
+	}
+}
+
+/* Pass over the rest of an object or array that the scan has just entered. */
+static void
+skip_members(SlJsonScan *s, SlJsonType type)
+{
+	while (type == SL_JSON_OBJECT ? sl_json_next_key(s) : sl_json_next_element(s))
+		sl_json_skip(s);
+}
+
+/*
+ * Read bytes that should be an event, and keep of them what sl_event_read()
+ * looks at; *ok tells whether they were a JSON object in UTF-8.  What is kept
+ * points into the bytes no more.
+ */
+Jsonb *
+sl_event_parse(const char *text, size_t len, bool *ok)
+{
+	SlJsonbBuilder out = {0};
+	SlJsonScan	s;
+
+	*ok = false;
+	if (!pg_verify_mbstr(PG_UTF8, text, (int) len, true))
+		return NULL;
+	sl_json_begin(&s, text, len);
+	if (sl_json_value(&s) != SL_JSON_OBJECT)
+		return NULL;
+	sl_jsonb_push(&out, WJB_BEGIN_OBJECT, NULL);
+	keep_members(&s, &out, &kept_event);
+	if (!sl_json_end(&s))
+		return NULL;
+	sl_jsonb_push(&out, WJB_END_OBJECT, NULL);
+	*ok = true;
+	return sl_jsonb_built(&out);
 }
 
 static Jsonb *
@@ -317,17 +582,17 @@ read_decline(JsonbContainer *object)
 	return error == NULL ? NULL : reduce_error("decline", NULL, 0, error);
 }
 
-static void
-read_payment_intent(JsonbContainer *object, SlEvent *event)
+static bool
+read_payment_intent(JsonbContainer *object, SlEvent *event, SlEventFlaw *flaw)
 {
 	event->status = member_string(object, "status");
 	if (event->status == NULL)
-		bad_event("is missing or not a string", "data.object.status");
+		return bad_event(flaw, "is missing or not a string", "data.object.status");
 	if (!member_int64(object, "amount", &event->amount))
-		bad_event("is missing or not a whole number", "data.object.amount");
+		return bad_event(flaw, "is missing or not a whole number", "data.object.amount");
 	event->currency = member_string(object, "currency");
 	if (event->currency == NULL)
-		bad_event("is missing or not a string", "data.object.currency");
+		return bad_event(flaw, "is missing or not a string", "data.object.currency");
 	if (!member_int64(object, "amount_capturable", &event->amount_capturable))
 		event->amount_capturable = 0;
 	if (!member_int64(object, "amount_received", &event->amount_received))
@@ -336,13 +601,14 @@ read_payment_intent(JsonbContainer *object, SlEvent *event)
 	event->cancellation_reason = member_string(object, "cancellation_reason");
 	event->last_error = read_decline(object);
 	event->has_payment_id = read_payment_id(object, &event->payment_id);
+	return true;
 }
 
 /*
- * Read an event, whole or reduced.  Raises SL026 if it is none.
+ * Read an event, whole or reduced; false, with the reason, if it is none.
  */
-void
-sl_event_read(Jsonb *body, SlEvent *event)
+bool
+sl_event_check(Jsonb *body, SlEvent *event, SlEventFlaw *flaw)
 {
 	JsonbContainer *root = &body->root;
 	JsonbContainer *object;
@@ -350,24 +616,24 @@ sl_event_read(Jsonb *body, SlEvent *event)
 
 	memset(event, 0, sizeof(*event));
 	if (kind == NULL || strcmp(kind, "event") != 0)
-		bad_event("is not \"event\"", "object");
+		return bad_event(flaw, "is not \"event\"", "object");
 	event->id = member_string(root, "id");
 	if (event->id == NULL || event->id[0] == '\0')
-		bad_event("is missing or not a string", "id");
+		return bad_event(flaw, "is missing or not a string", "id");
 	event->type = member_string(root, "type");
 	if (event->type == NULL || event->type[0] == '\0')
-		bad_event("is missing or not a string", "type");
+		return bad_event(flaw, "is missing or not a string", "type");
 	if (!member_int64(root, "created", &event->created) ||
 		event->created < 0 || event->created > INT64CONST(253402300799))
-		bad_event("is missing or not a time in Unix seconds", "created");
+		return bad_event(flaw, "is missing or not a time in Unix seconds", "created");
 	if (!member_bool(root, "livemode", &event->livemode))
-		bad_event("is missing or not a boolean", "livemode");
+		return bad_event(flaw, "is missing or not a boolean", "livemode");
 	event->api_version = member_string(root, "api_version");
 	event->account = member_string(root, "account");
 
 	object = member_object(member_object(root, "data"), "object");
 	if (object == NULL)
-		bad_event("is missing or not an object", "data.object");
+		return bad_event(flaw, "is missing or not an object", "data.object");
 	event->object_id = member_string(object, "id");
 	kind = member_string(object, "object");
 	event->is_payment_intent = kind != NULL && strcmp(kind, "payment_intent") == 0;
@@ -375,13 +641,25 @@ sl_event_read(Jsonb *body, SlEvent *event)
 	{
 		event->payment_intent_id = event->object_id;
 		if (event->payment_intent_id == NULL || event->payment_intent_id[0] == '\0')
-			bad_event("is missing or not a string", "data.object.id");
-		read_payment_intent(object, event);
+			return bad_event(flaw, "is missing or not a string", "data.object.id");
+		if (!read_payment_intent(object, event, flaw))
+			return false;
 	}
 	else
 		event->payment_intent_id = member_id(object, "payment_intent");
 
 	event->reduced = reduce_event(root, object);
+	return true;
+}
+
+/* The same, raising SL026 if it is none. */
+void
+sl_event_read(Jsonb *body, SlEvent *event)
+{
+	SlEventFlaw flaw;
+
+	if (!sl_event_check(body, event, &flaw))
+		sl_event_refuse(&flaw);
 }
 
 static bool

@@ -42,6 +42,13 @@ typedef struct SlEvent
 	Jsonb	   *reduced;		/* the fields that may be stored, same shape */
 } SlEvent;
 
+/* Why something is no event; constant storage. */
+typedef struct SlEventFlaw
+{
+	const char *field;
+	const char *what;
+} SlEventFlaw;
+
 /* A PaymentIntent as the API answers it; same lifetimes. */
 typedef struct SlIntent
 {
@@ -73,6 +80,10 @@ typedef struct SlApiError
 } SlApiError;
 
 extern Jsonb *sl_json_parse(const char *text, size_t len, bool *ok);
+extern Jsonb *sl_event_parse(const char *text, size_t len, bool *ok);
+extern Jsonb *sl_json_parse_any(const char *text, size_t len);
+extern bool sl_event_check(Jsonb *body, SlEvent *event, SlEventFlaw *flaw);
+extern void sl_event_refuse(const SlEventFlaw *flaw);
 extern void sl_event_read(Jsonb *body, SlEvent *event);
 extern bool sl_intent_read(Jsonb *body, SlIntent *intent);
 extern bool sl_list_read(Jsonb *body, SlList *list);

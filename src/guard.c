@@ -21,6 +21,7 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "catalog/pg_type.h"
 #include "commands/trigger.h"
 #include "executor/spi.h"
 #include "lib/stringinfo.h"
@@ -31,8 +32,10 @@
 #include "utils/uuid.h"
 
 #include "audit.h"
+#include "changes.h"
 #include "compat.h"
 #include "errors.h"
+#include "privacy.h"
 #include "replication.h"
 #include "restore.h"
 #include "store.h"
@@ -199,7 +202,7 @@ insert_transition(const GuardedRow *g, const SlRow *transition)
 {
 	SlRow		row = *transition;
 
-	if (!sl_insert_row(SL_TRANSITIONS, &row, NULL))
+	if (!sl_insert_new_row(SL_TRANSITIONS, &row, NULL))
 		ereport(ERROR,
 				(errcode(SL_ERRCODE_GUARD_BYPASSED),
 				 errmsg("transition %d of payment %s is in the audit trail already",
@@ -259,6 +262,27 @@ begin_trail(const GuardedRow *g)
 	sl_become_again(saved);
 }
 
+/* What create_payment() refuses in its arguments. */
+static void
+refuse_cards(const GuardedRow *g)
+{
+	int			i;
+
+	for (i = 0; i < sl_table_ncols(g->table); i++)
+	{
+		Oid			type = TupleDescAttr(RelationGetDescr(g->rel), i)->atttypid;
+
+		if (g->new.nulls[i])
+			continue;
+		if (type == TEXTOID)
+			sl_refuse_card_text("column", column_name(g, i),
+								DatumGetTextPP(g->new.values[i]));
+		else if (type == JSONBOID)
+			sl_refuse_card_jsonb("column", column_name(g, i),
+								 DatumGetJsonbP(g->new.values[i]));
+	}
+}
+
 /*
  * A row written by anybody but the library.  It may not differ from what a
  * payment is before anything happened to it.
@@ -277,6 +301,7 @@ check_plain_insert(const GuardedRow *g)
 
 	if (g->table != SL_PAYMENTS)
 		refuse_insert(g);
+	refuse_cards(g);
 
 	state = sl_state_of_oid(DatumGetObjectId(g->new.values[PAY_STATE]));
 	if (state != SL_STATE_CREATED)
@@ -327,7 +352,8 @@ guard_plain_update(const GuardedRow *g)
 {
 	int			column;
 
-	if (g->table == SL_TRANSITIONS || g->table == SL_ACTIONS)
+	if (g->table == SL_TRANSITIONS || g->table == SL_ACTIONS ||
+		g->table == SL_CHECKPOINTS)
 		refuse_removal(g->rel, "update");
 
 	/* Attempts, leases and results of a request are bookkeeping. */
@@ -411,8 +437,18 @@ check_protocol(FunctionCallInfo fcinfo)
 				 errmsg("function \"guard\" guards the tables of extension stripe_lifecycle only")));
 }
 
+/* Those who wait for news of the payment hear of it once this is committed. */
+static void
+note_change(const GuardedRow *g)
+{
+	if (g->table == SL_PAYMENTS)
+		sl_changes_note(DatumGetUUIDP(g->new.values[PAY_ID]));
+	else if (g->table == SL_REQUESTS)
+		sl_changes_note(DatumGetUUIDP(g->new.values[REQ_PAYMENT_ID]));
+}
+
 /*
- * SQL: guard(), trigger.  Errors: SL001 to SL007.
+ * SQL: guard(), trigger.  Errors: SL001 to SL007, SL019.
  */
 Datum
 sl_guard(PG_FUNCTION_ARGS)
@@ -441,12 +477,14 @@ sl_guard(PG_FUNCTION_ARGS)
 		sl_deform(g.rel, g.table, trigdata->tg_trigtuple, &g.new);
 		memset(g.old.nulls, true, sizeof(g.old.nulls));
 		guard_insert(&g);
+		note_change(&g);
 	}
 	else
 	{
 		sl_deform(g.rel, g.table, trigdata->tg_trigtuple, &g.old);
 		sl_deform(g.rel, g.table, trigdata->tg_newtuple, &g.new);
 		guard_update(&g);
+		note_change(&g);
 	}
 
 	return PointerGetDatum(NULL);

@@ -6,7 +6,7 @@
  * Contexts: whatever decides which events are believed or where money goes
  * is PGC_SIGHUP, so that it comes from the server's configuration and not
  * from a session, a role or a database (whose settings anybody may read in
- * pg_db_role_setting).  No setting holds a secret; two name files that do.
+ * pg_db_role_setting).  No setting holds a secret; some name files that do.
  *
  *-------------------------------------------------------------------------
  */
@@ -41,10 +41,43 @@ bool		sl_pause_on_move;
 char	   *sl_databases;
 int			sl_reconcile_interval;
 int			sl_watch_after;
+char	   *sl_checkpoint_key_file;
+int			sl_checkpoint_interval;
+
+int			sl_webhook_mode;
+int			sl_webhook_lock_timeout;
+int			sl_webhook_statement_timeout;
+char	   *sl_webhook_path;
+int			sl_http_errors;
+int			sl_http_max_waiting;
+char	   *sl_client_address_header;
+int			sl_client_address_hops;
+double		sl_rate_limit_address;
+int			sl_rate_limit_address_burst;
+double		sl_rate_limit_role;
+int			sl_rate_limit_role_burst;
+double		sl_rate_limit_webhook;
+int			sl_rate_limit_webhook_burst;
+bool		sl_log_redaction;
 
 static const struct config_enum_entry decline_policies[] = {
 	{"final", SL_DECLINE_FINAL, false},
 	{"retry", SL_DECLINE_RETRY, false},
+	{NULL, 0, false}
+};
+
+static const struct config_enum_entry webhook_modes[] = {
+	{"auto", SL_MODE_AUTO, false},
+	{"live", SL_MODE_LIVE, false},
+	{"test", SL_MODE_TEST, false},
+	{"any", SL_MODE_ANY, false},
+	{NULL, 0, false}
+};
+
+static const struct config_enum_entry http_errors_values[] = {
+	{"auto", SL_HTTP_ERRORS_AUTO, false},
+	{"on", SL_HTTP_ERRORS_ON, false},
+	{"off", SL_HTTP_ERRORS_OFF, false},
 	{NULL, 0, false}
 };
 
@@ -192,6 +225,106 @@ sl_database_is_served(const char *name)
 	return false;
 }
 
+/* PostgREST shows the names of headers in lower case. */
+static bool
+check_header_name(char **newval, void **extra, GucSource source)
+{
+	const char *p = *newval;
+
+	if (p[strspn(p, "abcdefghijklmnopqrstuvwxyz0123456789-_")] == '\0')
+		return true;
+	GUC_check_errdetail("The name of a header has to be in lower case here, such as x-real-ip.");
+	return false;
+}
+
+/* The limits of how much HTTP may ask of this server. */
+static void
+define_rate_settings(void)
+{
+	static const struct
+	{
+		const char *name;
+		const char *burst_name;
+		const char *description;
+		const char *burst_description;
+		double	   *rate;
+		int		   *burst;
+		int			burst_default;
+	}			limits[] = {
+		{"stripe_lifecycle.rate_limit_address", "stripe_lifecycle.rate_limit_address_burst",
+			"Requests per second that pre_request() lets a client address make.",
+			"Requests of a client address that may come at once.",
+		&sl_rate_limit_address, &sl_rate_limit_address_burst, 20},
+		{"stripe_lifecycle.rate_limit_role", "stripe_lifecycle.rate_limit_role_burst",
+			"Requests per second that pre_request() lets a role make.",
+			"Requests of a role that may come at once.",
+		&sl_rate_limit_role, &sl_rate_limit_role_burst, 100},
+		{"stripe_lifecycle.rate_limit_webhook", "stripe_lifecycle.rate_limit_webhook_burst",
+			"Webhooks per second with a bad signature that a client address is given an account of.",
+			"Webhooks of a client address with a bad signature that may come at once.",
+		&sl_rate_limit_webhook, &sl_rate_limit_webhook_burst, 20}
+	};
+	int			i;
+
+	for (i = 0; i < (int) lengthof(limits); i++)
+	{
+		DefineCustomRealVariable(limits[i].name, limits[i].description,
+								 "0 sets no limit.",
+								 limits[i].rate, 0, 0, 1000000,
+								 PGC_SIGHUP, 0, NULL, NULL, NULL);
+		DefineCustomIntVariable(limits[i].burst_name, limits[i].burst_description,
+								NULL,
+								limits[i].burst, limits[i].burst_default, 1, 1000000,
+								PGC_SIGHUP, 0, NULL, NULL, NULL);
+	}
+}
+
+static void
+define_http_settings(void)
+{
+	DefineCustomEnumVariable("stripe_lifecycle.webhook_mode",
+							 "Whether webhook() takes events of Stripe's live mode, of its test mode, or of both.",
+							 "auto: of the API key's mode, if that is known.",
+							 &sl_webhook_mode, SL_MODE_AUTO, webhook_modes,
+							 PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("stripe_lifecycle.webhook_lock_timeout",
+							"Longest time that webhook() waits for a lock.",
+							"0 leaves it to lock_timeout.",
+							&sl_webhook_lock_timeout, 2000, 0, 60000,
+							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("stripe_lifecycle.webhook_statement_timeout",
+							"Longest time that webhook() takes.",
+							"0 leaves it to statement_timeout.",
+							&sl_webhook_statement_timeout, 5000, 0, 60000,
+							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomStringVariable("stripe_lifecycle.webhook_path",
+							   "Path of the requests that pre_request() never turns away.",
+							   "The one by which Stripe's webhooks arrive.",
+							   &sl_webhook_path, "/rpc/webhook",
+							   PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomEnumVariable("stripe_lifecycle.http_errors",
+							 "Whether errors are raised in the form that PostgREST turns into an HTTP status.",
+							 "auto: if the HTTP request named the very function.",
+							 &sl_http_errors, SL_HTTP_ERRORS_AUTO, http_errors_values,
+							 PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("stripe_lifecycle.http_max_waiting",
+							"Most sessions that wait in payment_status() for HTTP requests at once.",
+							"Further ones are answered without waiting. Each that waits holds a connection of PostgREST's pool.",
+							&sl_http_max_waiting, 5, 0, 10000,
+							PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomStringVariable("stripe_lifecycle.client_address_header",
+							   "HTTP header in which a proxy says who the client is.",
+							   "Set it only if no request arrives but through that proxy. Empty: the address of the connection is the client's.",
+							   &sl_client_address_header, "",
+							   PGC_SIGHUP, 0, check_header_name, NULL, NULL);
+	DefineCustomIntVariable("stripe_lifecycle.client_address_hops",
+							"How many trusted proxies have added an address to that header.",
+							"1 takes the last address, 2 the one before it.",
+							&sl_client_address_hops, 1, 1, 16,
+							PGC_SIGHUP, 0, NULL, NULL, NULL);
+	define_rate_settings();
+}
+
 static void
 define_stripe_settings(void)
 {
@@ -314,6 +447,32 @@ define_reconcile_settings(void)
 							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
 }
 
+static void
+define_privacy_settings(void)
+{
+	/* like the settings that say what is logged: a superuser's, per session too */
+	DefineCustomBoolVariable("stripe_lifecycle.log_redaction",
+							 "Mask card numbers, Stripe's keys and secrets in the server's log.",
+							 "It also masks what the client is told, if that is logged as well.",
+							 &sl_log_redaction, true,
+							 PGC_SUSET, 0, NULL, NULL, NULL);
+}
+
+static void
+define_checkpoint_settings(void)
+{
+	DefineCustomStringVariable("stripe_lifecycle.checkpoint_key_file",
+							   "File that holds the private key which signs checkpoints of the audit trail.",
+							   "PEM, Ed25519; public keys that were used before may follow. Ownership and mode as for stripe_lifecycle.api_key_file. Empty: nothing is sealed.",
+							   &sl_checkpoint_key_file, "",
+							   PGC_SIGHUP, GUC_SUPERUSER_ONLY, NULL, NULL, NULL);
+	DefineCustomIntVariable("stripe_lifecycle.checkpoint_interval",
+							"How often new transitions of the audit trail are sealed.",
+							"0 never does.",
+							&sl_checkpoint_interval, 300, 0, 86400,
+							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
+}
+
 /*
  * Define all settings; called once, from _PG_init.  Those that size shared
  * memory exist only where the library is preloaded: defining a
@@ -327,6 +486,9 @@ sl_guc_define(void)
 	define_web_settings();
 	define_worker_settings();
 	define_reconcile_settings();
+	define_checkpoint_settings();
+	define_http_settings();
+	define_privacy_settings();
 
 	if (process_shared_preload_libraries_in_progress)
 		DefineCustomIntVariable("stripe_lifecycle.max_databases",

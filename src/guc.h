@@ -14,6 +14,23 @@ typedef enum SlDeclinePolicy
 	SL_DECLINE_RETRY
 } SlDeclinePolicy;
 
+/* Which events webhook() takes. */
+typedef enum SlWebhookMode
+{
+	SL_MODE_AUTO,				/* those of the API key's mode */
+	SL_MODE_LIVE,
+	SL_MODE_TEST,
+	SL_MODE_ANY
+} SlWebhookMode;
+
+/* Whether errors are raised as PostgREST answers them. */
+typedef enum SlHttpErrors
+{
+	SL_HTTP_ERRORS_AUTO,		/* if the request named the function */
+	SL_HTTP_ERRORS_ON,
+	SL_HTTP_ERRORS_OFF
+} SlHttpErrors;
+
 extern char *sl_api_base;
 extern char *sl_api_key_file;
 extern char *sl_webhook_secret_file;
@@ -34,6 +51,25 @@ extern bool sl_pause_on_move;
 extern char *sl_databases;		/* a list; "": all */
 extern int	sl_reconcile_interval;	/* seconds; 0: off */
 extern int	sl_watch_after; /* seconds */
+extern char *sl_checkpoint_key_file;
+extern int	sl_checkpoint_interval; /* seconds; 0: off */
+
+/* HTTP, through PostgREST */
+extern int	sl_webhook_mode;
+extern int	sl_webhook_lock_timeout;	/* milliseconds; 0: the session's */
+extern int	sl_webhook_statement_timeout;	/* milliseconds; likewise */
+extern char *sl_webhook_path;
+extern int	sl_http_errors;
+extern int	sl_http_max_waiting;
+extern char *sl_client_address_header;	/* in lower case; "": none */
+extern int	sl_client_address_hops;
+extern double sl_rate_limit_address;	/* per second; 0: no limit */
+extern int	sl_rate_limit_address_burst;
+extern double sl_rate_limit_role;
+extern int	sl_rate_limit_role_burst;
+extern double sl_rate_limit_webhook;
+extern int	sl_rate_limit_webhook_burst;
+extern bool sl_log_redaction;
 
 extern void sl_guc_define(void);
 extern bool sl_database_is_served(const char *name);

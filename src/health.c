@@ -40,7 +40,7 @@ PG_FUNCTION_INFO_V1(sl_server_status);
 
 /* stats(): four times, the error's class, the histogram, and the counters */
 #define STATS_COLUMNS (SL_COUNTERS + 6)
-#define SERVER_COLUMNS 12
+#define SERVER_COLUMNS 14
 
 static TupleDesc
 result_desc(FunctionCallInfo fcinfo, int ncols)
@@ -185,6 +185,24 @@ put_identity(Datum *values, bool *nulls, int *n)
 	put(values, nulls, n, false, Int32GetDatum(PostPortNumber));
 }
 
+/* Whether the key for checkpoints can be used, and which one it is. */
+static void
+put_checkpoint_key(Datum *values, bool *nulls, int *n)
+{
+	char		fingerprint[2 * SL_CHECKPOINT_HASH_LEN + 1];
+	const char *why = NULL;
+	SlKeyRing  *ring = NULL;
+
+	/* not to be set is no problem */
+	if (sl_checkpoint_key_file[0] != '\0')
+		ring = sl_checkpoint_keys(false, &why);
+	if (ring != NULL)
+		sl_hex_encode(sl_keyring_signer(ring), SL_CHECKPOINT_HASH_LEN, fingerprint);
+	put_text(values, nulls, n, ring == NULL ? why : NULL);
+	put_text(values, nulls, n, ring == NULL ? NULL : fingerprint);
+	sl_keyring_free(ring);
+}
+
 /*
  * SQL: server_status() returns one row.
  */
@@ -218,6 +236,7 @@ sl_server_status(PG_FUNCTION_ARGS)
 	put_text(values, nulls, &n, problem);
 	put(values, nulls, &n, false, Int32GetDatum(nsecrets));
 	put_identity(values, nulls, &n);
+	put_checkpoint_key(values, nulls, &n);
 	Assert(n == SERVER_COLUMNS);
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(desc, values, nulls)));
 }

@@ -270,6 +270,31 @@ sl_note_serving(void)
 }
 
 /*
+ * May the audit trail be sealed here?  A pause keeps nobody from that, since
+ * nothing leaves the server; but what is not the original must not continue
+ * its checkpoints: there would be two of one number.  Whoever seals is the
+ * original from then on, and leaves its name if none is there.
+ */
+bool
+sl_may_seal(void)
+{
+	State		state;
+	Identity	now;
+
+	if (!sl_in_use() ||
+		sl_is_subscribed(get_relname_relid("payment_transitions", sl_catalog()->schema)))
+		return false;
+	look_at_state(&state);
+	identify(&now);
+	if (is_copy(&state.last, &now) ||
+		(sl_pause_on_move && has_moved(&state.last, &now)))
+		return false;
+	if (state.last.system[0] == '\0')
+		sl_note_serving();
+	return true;
+}
+
+/*
  * Rows of a dump are coming in.  Where the row of worker_state that comes with
  * them does not tell the copy from its original (see replace_worker_state()),
  * or is not there yet, a worker would send what is queued a second time.

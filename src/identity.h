@@ -14,6 +14,7 @@
 extern bool sl_may_send(bool *known);
 extern void sl_note_serving(void);
 extern void sl_pause_restored(void);
+extern bool sl_may_seal(void);
 
 /* functions that queue something */
 extern void sl_warn_if_paused(void);

@@ -30,6 +30,7 @@
 #include "errors.h"
 #include "ingest.h"
 #include "outbox.h"
+#include "privacy.h"
 
 /* What an event means for a payment, before anything is written. */
 typedef struct Verdict
@@ -91,23 +92,16 @@ static SlQuery parked_events = {
 bool
 sl_lock_payment(const pg_uuid_t *id, SlRow *payment)
 {
-	Datum		arg = UUIDPGetDatum(id);
-
-	if (sl_run(&payment_by_id, &arg, NULL, 1) == 0)
-		return false;
-	sl_read_row(SL_PAYMENTS, 0, payment);
-	return true;
+	return sl_lock_row(SL_PAYMENTS, PAY_ID, UUIDPGetDatum(id), &payment_by_id,
+					   payment);
 }
 
 static bool
 lock_payment_of_intent(const char *intent_id, SlRow *payment)
 {
-	Datum		arg = CStringGetTextDatum(intent_id);
-
-	if (sl_run(&payment_by_intent, &arg, NULL, 1) == 0)
-		return false;
-	sl_read_row(SL_PAYMENTS, 0, payment);
-	return true;
+	return sl_lock_row(SL_PAYMENTS, PAY_PAYMENT_INTENT_ID,
+					   CStringGetTextDatum(intent_id), &payment_by_intent,
+					   payment);
 }
 
 /*
@@ -166,8 +160,8 @@ contradiction(const SlRow *p, const SlEvent *e, SlEvidenceKind kind)
 		return e->livemode ? "live event for a test payment" :
 			"test event for a live payment";
 	if (DatumGetInt64(p->values[PAY_AMOUNT]) != e->amount)
-		return psprintf("amount is " INT64_FORMAT " in the event, " INT64_FORMAT " in the payment",
-						e->amount, DatumGetInt64(p->values[PAY_AMOUNT]));
+		return sl_redacted(psprintf("amount is " INT64_FORMAT " in the event, " INT64_FORMAT " in the payment",
+									e->amount, DatumGetInt64(p->values[PAY_AMOUNT])));
 	if (strcmp(TextDatumGetCString(p->values[PAY_CURRENCY]), e->currency) != 0)
 		return "currency differs between event and payment";
 	if (!sl_evidence_agrees(kind, e->status))
@@ -375,13 +369,18 @@ sl_drain_parked(SlRow *payment)
 	}
 }
 
+static bool
+event_is_there(Datum id)
+{
+	return sl_find_row(SL_EVENTS, EVT_EVENT_ID, id, &event_exists, NULL);
+}
+
 /* Store the event itself; false if it is there already. */
 static bool
 store_event(const SlEvent *e, const SlRow *payment, const Verdict *v,
 			const char *source, const char *label, TimestampTz now)
 {
 	SlRow		row;
-	Datum		id;
 
 	SET_TEXT(&row, EVT_EVENT_ID, e->id);
 	SET_TEXT(&row, EVT_TYPE, e->type);
@@ -407,12 +406,22 @@ store_event(const SlEvent *e, const SlRow *payment, const Verdict *v,
 		SET_NULL(&row, EVT_APPLIED_AT);
 	SET(&row, EVT_PAYLOAD, JsonbPGetDatum(e->reduced));
 
-	if (sl_insert_row(SL_EVENTS, &row, NULL))
+	/*
+	 * Deliveries of one event about a locked payment come one at a time, so a
+	 * look is enough.  Of others two may come at once.
+	 */
+	if (payment != NULL)
+	{
+		if (event_is_there(row.values[EVT_EVENT_ID]))
+			return false;
+		if (sl_insert_new_row(SL_EVENTS, &row, NULL))
+			return true;
+	}
+	else if (sl_insert_row(SL_EVENTS, &row, NULL))
 		return true;
 
 	/* Nothing inserted must mean a duplicate, not a trigger that ate it. */
-	id = row.values[EVT_EVENT_ID];
-	if (sl_run(&event_exists, &id, NULL, 1) == 0)
+	if (!event_is_there(row.values[EVT_EVENT_ID]))
 		sl_write_suppressed(SL_EVENTS);
 	return false;
 }

@@ -446,14 +446,18 @@ handle_interrupts(Launcher *l)
 
 	if (ConfigReloadPending)
 	{
-		int			interval = sl_reconcile_interval;
+		int			reconcile = sl_reconcile_interval;
+		int			checkpoint = sl_checkpoint_interval;
+		char	   *key_file = pstrdup(sl_checkpoint_key_file);
 
 		ConfigReloadPending = false;
 		ProcessConfigFile(PGC_SIGHUP);
 		sl_slots_configuration_reloaded();
 		look_for_new_databases(l);
-		/* in databases without a worker a run may be due earlier than noted */
-		if (sl_reconcile_interval != interval)
+		/* without a worker a run or a checkpoint may be due earlier than noted */
+		if (sl_reconcile_interval != reconcile ||
+			sl_checkpoint_interval != checkpoint ||
+			strcmp(sl_checkpoint_key_file, key_file) != 0)
 		{
 			l->next_tour = 0;
 			sl_slots_request_tour();

@@ -31,6 +31,7 @@
 #include "errors.h"
 #include "ingest.h"
 #include "outbox.h"
+#include "privacy.h"
 #include "store.h"
 #include "wake.h"
 
@@ -82,7 +83,10 @@ static SlQuery found_absent = {
 
 /* ---------- the record ---------- */
 
-/* An argument that explains: NULL, or of a length that one can read. */
+/*
+ * An argument that explains: NULL, or of a length that one can read and without
+ * a card number.
+ */
 static text *
 reason_argument(FunctionCallInfo fcinfo, int n)
 {
@@ -91,6 +95,7 @@ reason_argument(FunctionCallInfo fcinfo, int n)
 	if (PG_ARGISNULL(n))
 		return NULL;
 	reason = PG_GETARG_TEXT_PP(n);
+	sl_refuse_card_text("argument", "reason", reason);
 	if (pg_mbstrlen_with_len(VARDATA_ANY(reason), VARSIZE_ANY_EXHDR(reason)) >
 		MAX_REASON_LENGTH)
 		ereport(ERROR,
@@ -125,7 +130,7 @@ record_action(const char *action, int64 request_id, const pg_uuid_t *payment_id,
 	if (reason != NULL)
 		SET(&row, ACT_REASON, PointerGetDatum(reason));
 
-	if (!sl_insert_row(SL_ACTIONS, &row, NULL))
+	if (!sl_insert_new_row(SL_ACTIONS, &row, NULL))
 		sl_write_suppressed(SL_ACTIONS);
 	return row;
 }
@@ -307,7 +312,7 @@ ask_anew(const SlRow *payment, const SlRow *request, const char *operation)
 	SET(&row, REQ_STATUS, sl_status_datum(SL_REQUEST_QUEUED));
 	SET(&row, REQ_ATTEMPTS, Int32GetDatum(0));
 	SET(&row, REQ_NEXT_ATTEMPT_AT, due_time(payment, request));
-	if (!sl_insert_row(SL_REQUESTS, &row, NULL))
+	if (!sl_insert_new_row(SL_REQUESTS, &row, NULL))
 		sl_write_suppressed(SL_REQUESTS);
 	return DatumGetInt64(row.values[REQ_ID]);
 }
@@ -366,6 +371,8 @@ event_again(FunctionCallInfo fcinfo, SlAgain how, const char *action, text *reas
 	bool		has_payment;
 	const char *outcome;
 
+	if (!PG_ARGISNULL(0))
+		sl_refuse_card_text("argument", "event_id", PG_GETARG_TEXT_PP(0));
 	SPI_connect();
 	outcome = sl_ingest_again(event_id, how, &has_payment, &payment_id);
 	(void) record_action(action, 0, has_payment ? &payment_id : NULL, event_id,

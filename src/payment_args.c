@@ -25,6 +25,7 @@
 #include "form_encoder.h"
 #include "guc.h"
 #include "payment_args.h"
+#include "privacy.h"
 
 #define MAX_KEY_LENGTH 255
 #define MAX_METADATA_KEYS 50
@@ -43,6 +44,18 @@ enum
 static const char *const named_params[] = {
 	"amount", "currency", "description", "customer", "receipt_email",
 	"capture_method", "metadata"
+};
+
+/* The arguments that are text, by position. */
+static const char *const text_args[] = {
+	[ARG_CURRENCY] = "currency",
+	[ARG_KEY] = "idempotency_key",
+	[ARG_DESCRIPTION] = "description",
+	[ARG_CUSTOMER] = "customer",
+	[ARG_RECEIPT_EMAIL] = "receipt_email",
+	[ARG_CAPTURE_METHOD] = "capture_method",
+	[ARG_DECLINE_POLICY] = "decline_policy",
+	[ARG_STRIPE_ACCOUNT] = "stripe_account"
 };
 
 static char *
@@ -272,12 +285,29 @@ check_params(Jsonb *params)
 					 errhint("Pass it as the argument of that name.")));
 }
 
+/* Before anything else: no other mistake may have the value looked at. */
+static void
+refuse_cards(FunctionCallInfo fcinfo)
+{
+	int			i;
+
+	for (i = 0; i < (int) lengthof(text_args); i++)
+		if (text_args[i] != NULL && !PG_ARGISNULL(i))
+			sl_refuse_card_text("argument", text_args[i], PG_GETARG_TEXT_PP(i));
+	if (!PG_ARGISNULL(ARG_METADATA))
+		sl_refuse_card_jsonb("argument", "metadata", PG_GETARG_JSONB_P(ARG_METADATA));
+	if (!PG_ARGISNULL(ARG_PARAMS))
+		sl_refuse_card_jsonb("argument", "params", PG_GETARG_JSONB_P(ARG_PARAMS));
+}
+
 /*
- * Read and check the arguments of create_payment().  Errors: SL010 to SL015.
+ * Read and check the arguments of create_payment().  Errors: SL010 to SL015,
+ * SL019.
  */
 void
 sl_args_read(FunctionCallInfo fcinfo, SlPaymentArgs *args)
 {
+	refuse_cards(fcinfo);
 	read_currency_and_amount(fcinfo, args);
 	read_key(fcinfo, args);
 	read_options(fcinfo, args);
@@ -384,30 +414,43 @@ refuse_card_data(void)
 	ereport(ERROR,
 			(errcode(SL_ERRCODE_CARD_DATA),
 			 errmsg("argument \"params\" must not contain card data"),
-			 errhint("Let Stripe's own form collect the card, and pass the PaymentMethod's id.")));
+			 errhint("Let Stripe's own form collect the card, and pass the PaymentMethod's id."),
+			 errhidestmt(true),
+			 errhidecontext(true)));
+}
+
+static bool
+is_named(const char *name, int len, const char *wanted)
+{
+	return name != NULL && len == (int) strlen(wanted) &&
+		memcmp(name, wanted, len) == 0;
 }
 
 /*
- * The places where Stripe's API takes a raw card.  (payment_method_options
- * has a member "card" too, which holds preferences and no card.)
+ * The places where Stripe's API takes a raw card, at whatever depth, and a
+ * card's code, which nobody may ever store.  (payment_method_options.card holds
+ * preferences and no card.)
  */
 static void
 check_no_card(const SlFormBuf *buf, const JsonbValue *key, bool is_object)
 {
+	static const char *const objects[] = {"card", "source"};
+	static const char *const codes[] = {"cvc", "cvv", "cvc2", "cvv2"};
 	const SlFormPath *path = &buf->path;
-	const SlFormSegment *parent = path->depth > 0 ?
-		&path->segment[path->depth - 1] : NULL;
-	bool		is_card = key->val.string.len == 4 &&
-		memcmp(key->val.string.val, "card", 4) == 0;
-	bool		is_source = key->val.string.len == 6 &&
-		memcmp(key->val.string.val, "source", 6) == 0;
-	bool		in_options = path->depth > 0 && path->segment[0].name != NULL &&
-		path->segment[0].len == strlen("payment_method_options") &&
-		memcmp(path->segment[0].name, "payment_method_options",
-			   path->segment[0].len) == 0;
+	const char *name = key->val.string.val;
+	int			len = key->val.string.len;
+	int			i;
 
-	if (((is_card && !in_options) || (is_source && parent == NULL)) && is_object)
-		refuse_card_data();
+	if (path->depth == 1 && is_named(name, len, "card") &&
+		is_named(path->segment[0].name, (int) path->segment[0].len,
+				 "payment_method_options"))
+		return;
+	for (i = 0; i < (int) lengthof(objects); i++)
+		if (is_object && is_named(name, len, objects[i]))
+			refuse_card_data();
+	for (i = 0; i < (int) lengthof(codes); i++)
+		if (is_named(name, len, codes[i]))
+			refuse_card_data();
 }
 
 /*
@@ -550,6 +593,7 @@ sl_params_body(Jsonb *params)
 
 	if (params == NULL)
 		return pstrdup("");
+	sl_refuse_card_jsonb("argument", "params", params);
 	if (!JB_ROOT_IS_OBJECT(params))
 		ereport(ERROR,
 				(errcode(SL_ERRCODE_PARAMS),

@@ -1,8 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * payments.c
- *	  SQL functions by which applications create, follow, confirm and cancel
- *	  payments.
+ *	  SQL functions by which applications create, confirm and cancel payments.
  *
  * None of them moves a payment: they record wishes, and the worker carries
  * them to Stripe.  What they accept, Stripe should accept, since a refusal
@@ -12,42 +11,35 @@
  */
 #include "postgres.h"
 
-#include "access/htup_details.h"
-#include "access/xact.h"
 #include "commands/dbcommands.h"
 #include "executor/spi.h"
 #include "fmgr.h"
-#include "funcapi.h"
 #include "miscadmin.h"
-#include "storage/latch.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
-#include "utils/wait_event.h"
 
 #include "audit.h"
 #include "catalog.h"
 #include "compat.h"
 #include "errors.h"
 #include "guc.h"
+#include "http_errors.h"
 #include "identity.h"
 #include "ingest.h"
 #include "outbox.h"
 #include "owner.h"
 #include "payment_args.h"
 #include "payment_id.h"
+#include "payment_status.h"
+#include "privacy.h"
 #include "store.h"
 #include "wake.h"
 
 #define CREATE_PATH "/v1/payment_intents"
 #define CONFIRM_PATH "/v1/payment_intents/" SL_INTENT_PLACEHOLDER "/confirm"
 
-/* Longest wait of payment_status(), and how often it looks meanwhile. */
-#define MAX_WAIT_MS 60000
-#define LOOK_EVERY_MS 50
-
 PG_FUNCTION_INFO_V1(sl_create_payment);
-PG_FUNCTION_INFO_V1(sl_payment_status);
 PG_FUNCTION_INFO_V1(sl_confirm_payment);
 PG_FUNCTION_INFO_V1(sl_cancel_payment);
 
@@ -63,26 +55,12 @@ static SlQuery payment_by_key_and_owner = {
 	.columns_of = SL_PAYMENTS,
 	.args = {SL_TYPE_TEXT, SL_TYPE_TEXT},
 };
-static SlQuery status_of_payment = {
-	.sql = "SELECT p.id, p.state, p.amount, p.currency, p.payment_intent_id,"
-	" p.client_secret,"
-	" (SELECT r.status FROM stripe_lifecycle.api_requests r"
-	"  WHERE r.payment_id = p.id ORDER BY r.id DESC LIMIT 1),"
-	" p.last_error, p.decline_count, p.livemode, p.created_at, p.updated_at,"
-	" p.finished_at"
-	" FROM stripe_lifecycle.payments p WHERE p.id = $1",
-	.args = {SL_TYPE_UUID},
-};
 static SlQuery creation_refused = {
 	.sql = "SELECT 1 FROM stripe_lifecycle.api_requests WHERE payment_id = $1"
 	" AND operation = 'create'"
 	" HAVING count(*) > 0 AND bool_and(status = 'rejected')",
 	.args = {SL_TYPE_UUID},
 };
-
-#define STATUS_COLUMNS 13
-#define STATUS_UPDATED_AT 12	/* attribute number among them */
-#define STATUS_REQUEST 7
 
 /*
  * Say so where the work is queued if nobody will send it, for it would wait
@@ -108,15 +86,6 @@ warn_without_worker(void)
 						name),
 				 errdetail("What is queued waits.")));
 	sl_warn_if_paused();
-}
-
-static void
-unknown_payment(void)
-{
-	ereport(ERROR,
-			(errcode(SL_ERRCODE_UNKNOWN_PAYMENT),
-			 errmsg("there is no such payment"),
-			 errhint("Pass the id that create_payment() returned.")));
 }
 
 /*
@@ -204,8 +173,8 @@ existing_payment(const SlPaymentArgs *args, const char *owner)
  * SQL: create_payment(...) returns uuid.  Errors: SL010 to SL016, SL019,
  * SL050.
  */
-Datum
-sl_create_payment(PG_FUNCTION_ARGS)
+static Datum
+create_payment(PG_FUNCTION_ARGS)
 {
 	SlPaymentArgs args;
 	SlCaller	caller;
@@ -229,111 +198,6 @@ sl_create_payment(PG_FUNCTION_ARGS)
 	PG_RETURN_UUID_P(id);
 }
 
-/* To those who may not see it, a payment is one that does not exist. */
-static void
-require_visible(const pg_uuid_t *id)
-{
-	SlCaller	caller;
-
-	sl_caller_read(&caller);
-	if (!sl_caller_may_see(&caller, id))
-		unknown_payment();
-}
-
-/* One look at a payment; its columns as payment_status() returns them. */
-static HeapTuple
-look_at_payment(Datum id, TupleDesc *desc)
-{
-	if (sl_run(&status_of_payment, &id, NULL, 1) == 0)
-		unknown_payment();
-	*desc = SPI_tuptable->tupdesc;
-	return SPI_tuptable->vals[0];
-}
-
-/* Did anything that payment_status() shows change between two looks? */
-static bool
-has_changed(HeapTuple before, HeapTuple after, TupleDesc desc)
-{
-	static const int watched[] = {STATUS_UPDATED_AT, STATUS_REQUEST};
-	int			i;
-
-	for (i = 0; i < (int) lengthof(watched); i++)
-	{
-		bool		null_before;
-		bool		null_after;
-		Datum		b = heap_getattr(before, watched[i], desc, &null_before);
-		Datum		a = heap_getattr(after, watched[i], desc, &null_after);
-
-		if (null_before != null_after || (!null_before && a != b))
-			return true;
-	}
-	return false;
-}
-
-static int64
-wait_in_ms(const Interval *wait)
-{
-	if (wait->month != 0 || wait->day != 0 || wait->time < 0)
-		ereport(ERROR,
-				(errcode(SL_ERRCODE_ARGUMENT),
-				 errmsg("argument \"wait\" must be a time of 0 to 60 seconds")));
-	return Min(wait->time / 1000, MAX_WAIT_MS);
-}
-
-static void
-sleep_a_little(void)
-{
-	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-					 LOOK_EVERY_MS, PG_WAIT_EXTENSION);
-	ResetLatch(MyLatch);
-	CHECK_FOR_INTERRUPTS();
-}
-
-/*
- * SQL: payment_status(payment_id uuid, wait interval) returns a row.  With a
- * wait it looks again, with a new snapshot each time, until something
- * changed or the time is up.  Errors: SL017, SL015.
- */
-Datum
-sl_payment_status(PG_FUNCTION_ARGS)
-{
-	TimestampTz start = GetCurrentTimestamp();
-	Datum		values[STATUS_COLUMNS];
-	bool		nulls[STATUS_COLUMNS];
-	HeapTuple	first;
-	HeapTuple	tuple;
-	TupleDesc	desc;
-	TupleDesc	result;
-	int64		wait;
-
-	sl_require_version();
-	if (PG_ARGISNULL(0))
-		unknown_payment();
-	wait = PG_ARGISNULL(1) ? 0 : wait_in_ms(PG_GETARG_INTERVAL_P(1));
-	if (get_call_result_type(fcinfo, NULL, &result) != TYPEFUNC_COMPOSITE)
-		elog(ERROR, "return type must be a row type");
-	result = BlessTupleDesc(result);
-
-	SPI_connect();
-	require_visible(PG_GETARG_UUID_P(0));
-	first = tuple = look_at_payment(PG_GETARG_DATUM(0), &desc);
-	while (wait > 0 && !IsolationUsesXactSnapshot() &&
-		   !TimestampDifferenceExceeds(start, GetCurrentTimestamp(), (int) wait))
-	{
-		sleep_a_little();
-		if (tuple != first)
-			SPI_freetuptable(SPI_tuptable);
-		tuple = look_at_payment(PG_GETARG_DATUM(0), &desc);
-		if (has_changed(first, tuple, desc))
-			break;
-	}
-	heap_deform_tuple(tuple, desc, values, nulls);
-	tuple = SPI_copytuple(heap_form_tuple(result, values, nulls));
-	SPI_finish();
-
-	PG_RETURN_DATUM(HeapTupleGetDatum(tuple));
-}
-
 /* Lock a payment that something is still to be done with. */
 static void
 lock_unfinished(FunctionCallInfo fcinfo, const char *what, SlRow *payment)
@@ -341,10 +205,10 @@ lock_unfinished(FunctionCallInfo fcinfo, const char *what, SlRow *payment)
 	SlState		state;
 
 	if (PG_ARGISNULL(0))
-		unknown_payment();
-	require_visible(PG_GETARG_UUID_P(0));	/* before the lock is waited for */
+		sl_unknown_payment();
+	sl_require_visible(PG_GETARG_UUID_P(0));	/* before the lock is waited for */
 	if (!sl_lock_payment(PG_GETARG_UUID_P(0), payment))
-		unknown_payment();
+		sl_unknown_payment();
 	state = sl_state_of_oid(DatumGetObjectId(payment->values[PAY_STATE]));
 	if (state == SL_STATE_SUCCEEDED || state == SL_STATE_FAILED)
 		ereport(ERROR,
@@ -366,8 +230,8 @@ lock_unfinished(FunctionCallInfo fcinfo, const char *what, SlRow *payment)
  * SQL: confirm_payment(payment_id uuid, params jsonb) returns bigint.
  * Errors: SL017, SL018, SL014, SL019.
  */
-Datum
-sl_confirm_payment(PG_FUNCTION_ARGS)
+static Datum
+confirm_payment(PG_FUNCTION_ARGS)
 {
 	SlRow		payment;
 	char	   *body;
@@ -389,10 +253,10 @@ sl_confirm_payment(PG_FUNCTION_ARGS)
 
 /*
  * SQL: cancel_payment(payment_id uuid, cancellation_reason text) returns
- * bigint.  Errors: SL017, SL018, SL015.
+ * bigint.  Errors: SL017, SL018, SL015, SL019.
  */
-Datum
-sl_cancel_payment(PG_FUNCTION_ARGS)
+static Datum
+cancel_payment(PG_FUNCTION_ARGS)
 {
 	static const char *const reasons[] = {
 		"duplicate", "fraudulent", "requested_by_customer", "abandoned"
@@ -408,6 +272,7 @@ sl_cancel_payment(PG_FUNCTION_ARGS)
 	{
 		char	   *given = text_to_cstring(PG_GETARG_TEXT_PP(1));
 
+		sl_refuse_card_text("argument", "cancellation_reason", PG_GETARG_TEXT_PP(1));
 		for (i = 0; i < (int) lengthof(reasons); i++)
 			if (strcmp(given, reasons[i]) == 0)
 				reason = reasons[i];
@@ -424,4 +289,24 @@ sl_cancel_payment(PG_FUNCTION_ARGS)
 	SPI_finish();
 
 	PG_RETURN_INT64(id);
+}
+
+/* The entry points: errors fit HTTP where HTTP is what called. */
+
+Datum
+sl_create_payment(PG_FUNCTION_ARGS)
+{
+	return sl_http_call(create_payment, fcinfo, "create_payment");
+}
+
+Datum
+sl_confirm_payment(PG_FUNCTION_ARGS)
+{
+	return sl_http_call(confirm_payment, fcinfo, "confirm_payment");
+}
+
+Datum
+sl_cancel_payment(PG_FUNCTION_ARGS)
+{
+	return sl_http_call(cancel_payment, fcinfo, "cancel_payment");
 }

@@ -442,7 +442,7 @@ note_failure(Jsonb *item, bool ours, int sqlerrcode, Run *run)
 									   psprintf("event %s could not be taken in",
 												id == NULL ? "without id" : id));
 	}
-	ereport(run->cursor == DT_NOBEGIN || at >= run->cursor ? WARNING : DEBUG1,
+	ereport(run->cursor != DT_NOBEGIN && at < run->cursor ? DEBUG1 : WARNING,
 			(errcode(sqlerrcode),
 			 errmsg("stripe_lifecycle could not take in event \"%s\" from Stripe's list: SQLSTATE %s",
 					id == NULL ? "" : id, unpack_sql_state(sqlerrcode)),

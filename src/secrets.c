@@ -1,7 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * secrets.c
- *	  Reads the API key and the webhook signing secrets from their files.
+ *	  Reads the API key, the webhook signing secrets and the key that signs
+ *	  checkpoints from their files.
  *
  * A secret is in no table, no setting and no SQL argument: those show up in
  * dumps, logs and pg_stat_activity.  It is in a file that an administrator
@@ -16,8 +17,9 @@
  * Nothing of a file's content is ever shown.  Errors name a line's number, and
  * the path goes to the server's log only, since the caller may be a web role.
  *
- * Webhook secrets are kept as keyed MAC contexts and not as text.  Buffers
- * are wiped as soon as they have been read.
+ * Webhook secrets are kept as keyed MAC contexts and not as text.  The key for
+ * checkpoints, which is needed once in minutes, is not kept at all.  Buffers are
+ * wiped as soon as they have been read.
  *
  *-------------------------------------------------------------------------
  */
@@ -29,6 +31,7 @@
 
 #include <openssl/evp.h>
 
+#include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "storage/fd.h"
 #include "utils/memutils.h"
@@ -44,6 +47,9 @@
 #define SL_LABEL_MAX		63
 
 #define WEBHOOK_PREFIX "whsec_"
+
+/* Stripe's have 32 and more characters after the prefix. */
+#define SHORT_WEBHOOK_SECRET 30
 
 /* What keeps a file from being used; texts in problem_text(). */
 typedef enum Problem
@@ -61,6 +67,8 @@ typedef enum Problem
 	EMPTY,
 	MALFORMED_LINE,
 	TOO_MANY,
+	BAD_KEY,
+	NO_PRIVATE_KEY,
 	OUT_OF_MEMORY
 } Problem;
 
@@ -69,6 +77,7 @@ typedef struct Complaint
 	Problem		problem;
 	int			saved_errno;
 	int			line;
+	SlKeyResult key;			/* of BAD_KEY */
 } Complaint;
 
 /* A file's content while it is being read. */
@@ -76,6 +85,7 @@ typedef struct FileText
 {
 	char		data[SL_SECRET_FILE_MAX];
 	size_t		len;
+	struct stat stat;			/* of the file that was opened */
 } FileText;
 
 /* One line of it, blanks around it taken off. */
@@ -108,19 +118,17 @@ static Origin api_key_origin;
  * or owned by root and readable for a group that the server is in.
  */
 static Problem
-check_file(int fd)
+check_file(int fd, struct stat *st)
 {
-	struct stat st;
-
-	if (fstat(fd, &st) != 0)
+	if (fstat(fd, st) != 0)
 		return CANNOT_READ;
-	if (!S_ISREG(st.st_mode))
+	if (!S_ISREG(st->st_mode))
 		return NOT_A_FILE;
-	if (st.st_uid != geteuid() && st.st_uid != 0)
+	if (st->st_uid != geteuid() && st->st_uid != 0)
 		return WRONG_OWNER;
-	if (st.st_uid == geteuid() && (st.st_mode & (S_IRWXG | S_IRWXO)))
+	if (st->st_uid == geteuid() && (st->st_mode & (S_IRWXG | S_IRWXO)))
 		return WRONG_MODE;
-	if (st.st_uid == 0 && (st.st_mode & (S_IWGRP | S_IXGRP | S_IRWXO)))
+	if (st->st_uid == 0 && (st->st_mode & (S_IWGRP | S_IXGRP | S_IRWXO)))
 		return WRONG_MODE;
 	return FINE;
 }
@@ -172,6 +180,7 @@ read_file(const char *path, FileText *buf, Complaint *complaint)
 
 	complaint->saved_errno = 0;
 	complaint->line = 0;
+	memset(&buf->stat, 0, sizeof(buf->stat));
 	complaint->problem = check_path(path);
 	if (complaint->problem != FINE)
 		return false;
@@ -183,7 +192,7 @@ read_file(const char *path, FileText *buf, Complaint *complaint)
 		complaint->problem = CANNOT_OPEN;
 		return false;
 	}
-	complaint->problem = check_file(fd);
+	complaint->problem = check_file(fd, &buf->stat);
 	if (complaint->problem == FINE)
 		complaint->problem = read_all(fd, buf);
 	complaint->saved_errno = errno;
@@ -274,6 +283,8 @@ flaw_text(Problem problem)
 			return "holds no secret";
 		case TOO_MANY:
 			return "holds too many secrets";
+		case NO_PRIVATE_KEY:
+			return "holds no private key to sign with";
 		default:
 			return "could not be used: out of memory";
 	}
@@ -307,6 +318,10 @@ problem_text(const Complaint *complaint, const char *path, const char *setting)
 		case MALFORMED_LINE:
 			snprintf(message, sizeof(message), "%s is malformed in line %d.",
 					 file, complaint->line);
+			break;
+		case BAD_KEY:
+			snprintf(message, sizeof(message), "%s %s.", file,
+					 sl_key_result_text(complaint->key));
 			break;
 		default:
 			snprintf(message, sizeof(message), "%s %s.", file,
@@ -378,6 +393,7 @@ parse_webhook_line(const Line *line, SlWebhookSecret *out)
 		return MALFORMED_LINE;
 
 	memset(out, 0, sizeof(*out));
+	out->is_short = len < strlen(WEBHOOK_PREFIX) + SHORT_WEBHOOK_SECRET;
 	out->key = sl_sig_key_new(secret, len, NULL);
 	if (label_len > 0)
 		out->label = strndup(line->start, label_len);
@@ -546,9 +562,20 @@ sl_api_key(const char **why)
 	return api_key;
 }
 
+/* Its prefix says which mode the key in memory is of. */
+static SlKeyMode
+key_mode(void)
+{
+	if (strncmp(api_key + 3, "test_", 5) == 0)
+		return SL_KEY_TEST;
+	if (strncmp(api_key + 3, "live_", 5) == 0)
+		return SL_KEY_LIVE;
+	return SL_KEY_MODE_UNKNOWN;
+}
+
 /*
- * The same for the API key.  Returns which mode the key is of; its prefix
- * says so, and nothing else of it leaves this function.
+ * The same for the API key.  Returns which mode the key is of, and nothing
+ * else of it leaves this function.
  */
 SlKeyMode
 sl_api_key_problem(char **problem)
@@ -567,10 +594,214 @@ sl_api_key_problem(char **problem)
 	if (!ok)
 		*problem = pstrdup(problem_text(&complaint, NULL,
 										"stripe_lifecycle.api_key_file"));
-	else if (strncmp(api_key + 3, "test_", 5) == 0)
-		mode = SL_KEY_TEST;
-	else if (strncmp(api_key + 3, "live_", 5) == 0)
-		mode = SL_KEY_LIVE;
+	else
+		mode = key_mode();
 	sl_api_key_forget();
+	return mode;
+}
+
+/* ---------- the key for checkpoints ---------- */
+
+/*
+ * The keys in the file named by stripe_lifecycle.checkpoint_key_file: a private
+ * one, and public ones that used to be in its place.  The caller frees the
+ * ring.  NULL if they can't be used: then *why is a sentence, which names the
+ * file if it is for the server's log.
+ */
+SlKeyRing *
+sl_checkpoint_keys(bool for_log, const char **why)
+{
+	const char *path = sl_checkpoint_key_file;
+	SlKeyRing  *ring = NULL;
+	Complaint	complaint;
+	FileText	buf;
+
+	if (read_file(path, &buf, &complaint))
+	{
+		ring = sl_keyring_new();
+		complaint.key = ring == NULL ? SL_KEY_CRYPTO :
+			sl_keyring_add(ring, buf.data, buf.len);
+		if (complaint.key != SL_KEY_OK)
+			complaint.problem = BAD_KEY;
+		else if (sl_keyring_signer(ring) == NULL)
+			complaint.problem = NO_PRIVATE_KEY;
+	}
+	explicit_bzero(&buf, sizeof(buf));
+	*why = "";
+	if (complaint.problem == FINE)
+		return ring;
+	sl_keyring_free(ring);
+	*why = problem_text(&complaint, for_log ? path : NULL,
+						"stripe_lifecycle.checkpoint_key_file");
+	return NULL;
+}
+
+/* ---------- what an operator may see ---------- */
+
+static TimestampTz
+file_time(const struct timespec *t)
+{
+	return time_t_to_timestamptz(t->tv_sec) + t->tv_nsec / 1000;
+}
+
+/* May others than its owner and root put another file in this one's place? */
+static bool
+is_replaceable(const char *path)
+{
+	char		directory[MAXPGPATH];
+	struct stat st;
+
+	strlcpy(directory, path, sizeof(directory));
+	get_parent_directory(directory);
+	return stat(directory, &st) == 0 && (st.st_mode & (S_IWGRP | S_IWOTH)) &&
+		!(st.st_mode & S_ISVTX);
+}
+
+static void
+add_problem(StringInfo problems, const char *sentence)
+{
+	if (problems->len > 0)
+		appendStringInfoChar(problems, ' ');
+	appendStringInfoString(problems, sentence);
+}
+
+/* What is to be said of the file, whatever is in it. */
+static void
+add_file_problems(StringInfo problems, const char *path, const FileText *buf)
+{
+	/* also a rename and a change of mode, as the inode's time shows */
+	if (file_time(&buf->stat.st_ctim) > PgReloadTime)
+		add_problem(problems, "The file was changed after the latest reload of the configuration, so sessions may still use what was in it before.");
+	if (is_replaceable(path))
+		add_problem(problems, "Others may write to the file's directory, and so replace the file.");
+}
+
+/* What there is if a file cannot be used: one row without a secret. */
+static int
+survey_unusable(const Complaint *complaint, const FileText *buf,
+				const char *setting, SlSecretInfo *out)
+{
+	out->problems = pstrdup(problem_text(complaint, NULL, setting));
+	if (buf->stat.st_mtim.tv_sec != 0)
+		out->modified = file_time(&buf->stat.st_mtim);
+	return 1;
+}
+
+static int
+survey_api_key(SlSecretInfo *out)
+{
+	StringInfoData problems;
+	Complaint	complaint;
+	FileText	buf;
+	bool		ok;
+
+	memset(out, 0, sizeof(*out));
+	out->is_api_key = true;
+	ok = read_file(sl_api_key_file, &buf, &complaint) &&
+		parse_key_file(&buf, &complaint);
+	explicit_bzero(buf.data, sizeof(buf.data));
+	if (ok && !make_fingerprint(api_key, strlen(api_key), out->fingerprint))
+	{
+		complaint.problem = OUT_OF_MEMORY;
+		ok = false;
+	}
+	out->mode = ok ? key_mode() : SL_KEY_MODE_UNKNOWN;
+	/* what the worker has in use, it reads again */
+	sl_api_key_forget();
+	if (!ok)
+		return survey_unusable(&complaint, &buf, "stripe_lifecycle.api_key_file", out);
+
+	initStringInfo(&problems);
+	if (out->mode == SL_KEY_MODE_UNKNOWN)
+		add_problem(&problems, "Its prefix does not tell whether the key is for live or test mode.");
+	add_file_problems(&problems, sl_api_key_file, &buf);
+	out->modified = file_time(&buf.stat.st_mtim);
+	out->problems = problems.len > 0 ? problems.data : NULL;
+	return 1;
+}
+
+static bool
+is_duplicate(const SlWebhookSecret *secrets, int n, int i)
+{
+	int			j;
+
+	for (j = 0; j < n; j++)
+		if (j != i && strcmp(secrets[j].fingerprint, secrets[i].fingerprint) == 0)
+			return true;
+	return false;
+}
+
+static int
+survey_webhook_secrets(SlSecretInfo *out)
+{
+	SlWebhookSecret fresh[SL_MAX_WEBHOOK_SECRETS];
+	Complaint	complaint;
+	FileText	buf;
+	int			n = -1;
+	int			i;
+
+	if (read_file(sl_webhook_secret_file, &buf, &complaint))
+		n = parse_webhook_file(&buf, fresh, &complaint);
+	explicit_bzero(buf.data, sizeof(buf.data));
+	memset(out, 0, sizeof(*out) * Max(n, 1));
+	if (n < 0)
+		return survey_unusable(&complaint, &buf,
+							   "stripe_lifecycle.webhook_secret_file", out);
+
+	for (i = 0; i < n; i++)
+	{
+		StringInfoData problems;
+
+		initStringInfo(&problems);
+		if (fresh[i].label != NULL)
+			out[i].label = pstrdup(fresh[i].label);
+		strlcpy(out[i].fingerprint, fresh[i].fingerprint,
+				sizeof(out[i].fingerprint));
+		if (is_duplicate(fresh, n, i))
+			add_problem(&problems, "The same secret is in another line as well.");
+		if (fresh[i].is_short)
+			add_problem(&problems, "It is shorter than the secrets that Stripe issues; was it copied completely?");
+		add_file_problems(&problems, sl_webhook_secret_file, &buf);
+		out[i].modified = file_time(&buf.stat.st_mtim);
+		out[i].problems = problems.len > 0 ? problems.data : NULL;
+	}
+	free_secrets(fresh, n);
+	return n;
+}
+
+/*
+ * What may be shown of all secrets, from the files as they are now: the API
+ * key, then the webhook secrets in their order, or for either a row that says
+ * why there is none.  'out' has room for SL_MAX_SECRETS; returns how many
+ * there are.  Names neither a path nor anything of a secret but its
+ * fingerprint.
+ */
+int
+sl_secrets_survey(SlSecretInfo *out)
+{
+	int			n = survey_api_key(out);
+
+	return n + survey_webhook_secrets(out + n);
+}
+
+/*
+ * Which mode the API key is of, for sessions that have no use for the key
+ * itself: it is read once per reload and wiped, and only its mode is kept.
+ */
+SlKeyMode
+sl_api_key_mode(void)
+{
+	static SlKeyMode mode;
+	static Origin origin;
+
+	if (!is_current(&origin, sl_api_key_file))
+	{
+		char	   *problem;
+
+		mode = sl_api_key_problem(&problem);
+		if (problem != NULL)
+			pfree(problem);
+		set_origin(&origin, sl_api_key_file);
+	}
 	return mode;
 }

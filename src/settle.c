@@ -23,6 +23,7 @@
 #include "guc.h"
 #include "ingest.h"
 #include "outbox.h"
+#include "privacy.h"
 #include "reconcile.h"
 #include "settle.h"
 
@@ -86,17 +87,17 @@ result_label(SlOutcome outcome)
 	return "unknown";
 }
 
-/* One line for api_attempts.error; NULL if there is nothing to say. */
+/* One line for api_attempts.error, redacted; NULL if there is nothing to say. */
 static char *
 attempt_error(const SlApiResult *res, const SlApiError *err, SlOutcome outcome)
 {
 	if (res->transport_error != NULL)
-		return pstrdup(res->transport_error);
+		return sl_redacted(res->transport_error);
 	if (outcome == SL_OUTCOME_SUCCEEDED)
 		return NULL;
 	if (err->type != NULL)
-		return psprintf("%s%s%s", err->type, err->code ? ": " : "",
-						err->code ? err->code : "");
+		return sl_redacted(psprintf("%s%s%s", err->type, err->code ? ": " : "",
+									err->code ? err->code : ""));
 	return psprintf("HTTP status %d without a body that could be read",
 					res->attempt.http_status);
 }
@@ -118,7 +119,7 @@ sl_record_attempt(const SlApiCall *call, const SlApiResult *res,
 	args[5] = Int32GetDatum(res->attempt.http_status);
 	nulls[5] = res->attempt.http_status <= 0;
 	nulls[6] = res->stripe_request_id == NULL;
-	args[6] = nulls[6] ? (Datum) 0 : CStringGetTextDatum(res->stripe_request_id);
+	args[6] = nulls[6] ? (Datum) 0 : CStringGetTextDatum(sl_redacted(res->stripe_request_id));
 	args[7] = CStringGetTextDatum(result_label(outcome));
 	nulls[8] = error == NULL;
 	args[8] = nulls[8] ? (Datum) 0 : CStringGetTextDatum(error);
@@ -291,7 +292,7 @@ write_request(SlRow *request, const SlRow *payment, const SlApiResult *res,
 		SET(request, REQ_HTTP_STATUS, Int32GetDatum(res->attempt.http_status));
 	if (res->stripe_request_id != NULL)
 		SET(request, REQ_STRIPE_REQUEST_ID,
-			CStringGetTextDatum(res->stripe_request_id));
+			CStringGetTextDatum(sl_redacted(res->stripe_request_id)));
 	if (error != NULL)
 		SET(request, REQ_LAST_ERROR, JsonbPGetDatum(error));
 	plan_looks(request, payment, outcome, now);

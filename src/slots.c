@@ -48,6 +48,9 @@
 #define SL_BACKOFF_MIN_MS	1000
 #define SL_BACKOFF_MAX_MS	60000
 
+/* How often a database's worker says that it can't seal the audit trail. */
+#define SL_SEALING_WARNING_MS	(3600 * 1000)
+
 typedef struct SlSlot
 {
 	pg_atomic_uint32 dboid;		/* InvalidOid: free; changed under the lock */
@@ -64,6 +67,7 @@ typedef struct SlSlot
 	TimestampTz next_due;		/* of the queue, when the worker left */
 	TimestampTz not_before;		/* back-off after failures */
 	uint32		warned_of_key;	/* the reload after which it was */
+	TimestampTz warned_of_sealing;	/* when it was; 0: not since the reload */
 } SlSlot;
 
 typedef struct SlShared
@@ -105,6 +109,7 @@ reset_slot(SlSlot *slot)
 	slot->next_due = DT_NOEND;
 	slot->not_before = 0;
 	slot->warned_of_key = 0;
+	slot->warned_of_sealing = 0;
 }
 
 static void
@@ -388,7 +393,7 @@ sl_slot_free(int slot, Oid dboid)
 	LWLockRelease(shared->lock);
 }
 
-/* Workers read the configuration again; those that found no key may now. */
+/* Workers read the configuration again; those that found no key, of either kind, may now. */
 void
 sl_slots_configuration_reloaded(void)
 {
@@ -400,6 +405,11 @@ sl_slots_configuration_reloaded(void)
 	{
 		SlSlot	   *s = &shared->slots[i];
 
+		if (s->warned_of_sealing != 0)
+		{
+			s->warned_of_sealing = 0;
+			pg_atomic_write_u32(&s->wake, 1);
+		}
 		set_latch_at(&s->latch);
 		if (s->awaits_reload && s->pid == 0)
 		{
@@ -515,6 +525,23 @@ sl_slot_may_warn_of_key(int slot)
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
 	may = s->warned_of_key != sl_slots_reloads();
 	s->warned_of_key = sl_slots_reloads();
+	LWLockRelease(shared->lock);
+	return may;
+}
+
+/* One an hour, however many workers come and go. */
+bool
+sl_slot_may_warn_of_sealing(int slot)
+{
+	SlSlot	   *s = &shared->slots[slot];
+	TimestampTz now = GetCurrentTimestamp();
+	bool		may;
+
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	may = s->warned_of_sealing == 0 ||
+		TimestampDifferenceExceeds(s->warned_of_sealing, now, SL_SEALING_WARNING_MS);
+	if (may)
+		s->warned_of_sealing = now;
 	LWLockRelease(shared->lock);
 	return may;
 }

@@ -64,5 +64,6 @@ extern bool sl_slot_take_wake(int slot);
 extern bool sl_slot_leave(int slot, TimestampTz next_due, SlLeave why,
 						  uint32 reloads_seen);
 extern bool sl_slot_may_warn_of_key(int slot);
+extern bool sl_slot_may_warn_of_sealing(int slot);
 
 #endif							/* SL_SLOTS_H */

@@ -73,10 +73,6 @@ static const char *const outcome_names[OUTCOMES] = {
 	"applied", "recorded", "stale", "conflict", "unmatched", "ignored",
 	"duplicate"
 };
-static const char *const refusal_names[] = {
-	"bad_signature", "stale", "malformed", "too_large", "bad_body",
-	"bad_event", "no_secret"
-};
 
 static Shared *shared = NULL;
 static Entry *my_entry = NULL;	/* a hint: it may have changed hands */
@@ -357,15 +353,14 @@ sl_stats_webhook(const char *outcome)
 	pending->counts[i]++;
 }
 
-/* A delivery was refused, for one of refusal_names. */
+/* A delivery was refused. */
 void
-sl_stats_webhook_refused(const char *kind)
+sl_stats_webhook_refused(SlRefusal why)
 {
-	int			i = position_of(kind, refusal_names, lengthof(refusal_names));
-	Entry	   *e = i < 0 ? NULL : entry(GetCurrentTimestamp());
+	Entry	   *e = entry(GetCurrentTimestamp());
 
 	if (e != NULL)
-		count(e, SL_COUNT_REFUSED_FIRST + i);
+		count(e, SL_COUNT_REFUSED_FIRST + why);
 }
 
 /* Atomics only: called after the commit, where nothing may fail. */
@@ -444,9 +439,9 @@ sl_stats_init(void)
 {
 	static SlSharedArea area = {"stripe_lifecycle_stats", shared_size, attach_shared, NULL};
 
-	StaticAssertStmt(lengthof(refusal_names) ==
+	StaticAssertStmt((int) SL_REFUSALS ==
 					 SL_COUNT_WORKER_STARTS - SL_COUNT_REFUSED_FIRST,
-					 "every refusal has a name");
+					 "every refusal has a counter");
 
 	if (!process_shared_preload_libraries_in_progress)
 		return;

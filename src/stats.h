@@ -13,6 +13,7 @@
 
 #include "datatype/timestamp.h"
 
+#include "rejections.h"
 #include "retry_policy.h"
 
 /* In the order of the columns of stats(), which health.c relies on. */
@@ -47,6 +48,9 @@ typedef enum SlCounter
 	SL_COUNT_REFUSED_BAD_BODY,
 	SL_COUNT_REFUSED_BAD_EVENT,
 	SL_COUNT_REFUSED_NO_SECRET,
+	SL_COUNT_REFUSED_WRONG_MODE,
+	SL_COUNT_REFUSED_UNAVAILABLE,
+	SL_COUNT_REFUSED_FAILED,
 
 	SL_COUNT_WORKER_STARTS,
 	SL_COUNT_WORKER_FAILURES,
@@ -85,7 +89,7 @@ extern void sl_stats_worker_failed(void);
 
 /* whoever takes in webhooks */
 extern void sl_stats_webhook(const char *outcome);
-extern void sl_stats_webhook_refused(const char *kind);
+extern void sl_stats_webhook_refused(SlRefusal why);
 
 /* health.c */
 extern bool sl_stats_read(SlStats *out);

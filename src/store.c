@@ -31,6 +31,7 @@
 #include "compat.h"
 #include "errors.h"
 #include "replication.h"
+#include "row_access.h"
 #include "store.h"
 
 typedef struct SlColumn
@@ -158,6 +159,21 @@ static const SlColumn action_columns[ACT_NCOLS] = {
 	{"reason", SL_TYPE_TEXT, true},
 };
 
+static const SlColumn checkpoint_columns[CKP_NCOLS] = {
+	{"number", SL_TYPE_INT8, true},
+	{"trail", SL_TYPE_UUID, true},
+	{"from_position", SL_TYPE_INT8, true},
+	{"to_position", SL_TYPE_INT8, true},
+	{"leaves", SL_TYPE_INT8, true},
+	{"first_at", SL_TYPE_TIMESTAMPTZ, true},
+	{"last_at", SL_TYPE_TIMESTAMPTZ, true},
+	{"sealed_at", SL_TYPE_TIMESTAMPTZ, true},
+	{"root", SL_TYPE_BYTEA, true},
+	{"previous", SL_TYPE_BYTEA, true},
+	{"key", SL_TYPE_BYTEA, true},
+	{"signature", SL_TYPE_BYTEA, true},
+};
+
 static const SlTable tables[SL_TABLE_COUNT] = {
 	{"payments", PAY_NCOLS, false, payment_columns},
 	{"payment_transitions", TRA_NCOLS, false, transition_columns},
@@ -166,6 +182,7 @@ static const SlTable tables[SL_TABLE_COUNT] = {
 	{"api_attempts", 0, false, NULL},	/* never written row by row */
 	{"operator_actions", ACT_NCOLS, true, action_columns},
 	{"in_use", 0, false, NULL}, /* likewise */
+	{"audit_checkpoints", CKP_NCOLS, false, checkpoint_columns},
 };
 
 /* Plans of the whole-row writes; see SlQuery for those of other rooms. */
@@ -330,8 +347,11 @@ sl_deform(Relation rel, SlTableId table, HeapTuple tuple, SlRow *row)
 				 errmsg("table \"%s.%s\" lacks columns that the library expects",
 						SL_SCHEMA, RelationGetRelationName(rel)),
 				 errhint("Run ALTER EXTENSION stripe_lifecycle UPDATE.")));
-	for (i = 0; i < ncols; i++)
-		row->values[i] = heap_getattr(tuple, i + 1, desc, &row->nulls[i]);
+	if (desc->natts <= SL_MAX_COLUMNS)
+		heap_deform_tuple(tuple, desc, row->values, row->nulls);
+	else
+		for (i = 0; i < ncols; i++)
+			row->values[i] = heap_getattr(tuple, i + 1, desc, &row->nulls[i]);
 }
 
 static Oid
@@ -439,6 +459,23 @@ spi_nulls(const bool *nulls, int n, char *out)
 		out[i] = nulls != NULL && nulls[i] ? 'n' : ' ';
 }
 
+static int
+run(SlQuery *query, const Datum *values, const bool *nulls, long limit,
+	bool callers_snapshot)
+{
+	char		spinulls[SL_QUERY_MAX_ARGS];
+	int			rc;
+
+	if (query->plan == NULL || query->generation != sl_catalog()->generation)
+		prepare_query(query);
+	spi_nulls(nulls, SL_QUERY_MAX_ARGS, spinulls);
+	rc = SPI_execute_plan(query->plan, (Datum *) values, spinulls,
+						  callers_snapshot, limit);
+	if (rc < 0)
+		elog(ERROR, "SPI_execute_plan failed: %s", SPI_result_code_string(rc));
+	return (int) SPI_processed;
+}
+
 /*
  * Run a constant statement; returns how many rows it gave or touched.  A new
  * snapshot is taken, so that it sees what committed while we waited.  Rows
@@ -447,20 +484,36 @@ spi_nulls(const bool *nulls, int n, char *out)
 int
 sl_run(SlQuery *query, const Datum *values, const bool *nulls, long limit)
 {
+	return run(query, values, nulls, limit, false);
+}
+
+/* The same for a query, of which one row is wanted, under the caller's snapshot. */
+int
+sl_look(SlQuery *query, const Datum *values, const bool *nulls)
+{
+	return run(query, values, nulls, 1, true);
+}
+
+/*
+ * Open a cursor for a constant query, to be read with SPI_cursor_fetch() and
+ * closed with SPI_cursor_close().  It sees what the caller's own snapshot does,
+ * or, under a new one, all that is committed.
+ */
+Portal
+sl_open(SlQuery *query, const Datum *values, const bool *nulls,
+		bool callers_snapshot)
+{
 	char		spinulls[SL_QUERY_MAX_ARGS];
-	int			rc;
 
 	if (query->plan == NULL || query->generation != sl_catalog()->generation)
 		prepare_query(query);
 	spi_nulls(nulls, SL_QUERY_MAX_ARGS, spinulls);
-	rc = SPI_execute_plan(query->plan, (Datum *) values, spinulls, false, limit);
-	if (rc < 0)
-		elog(ERROR, "SPI_execute_plan failed: %s", SPI_result_code_string(rc));
-	return (int) SPI_processed;
+	return SPI_cursor_open(NULL, query->plan, (Datum *) values, spinulls,
+						   callers_snapshot);
 }
 
 /*
- * Take row n of the latest sl_run() that selected all columns of a table.
+ * Take row n of the latest sl_run() or fetch that selected all columns of a table.
  * Pass-by-reference values point into SPI_tuptable: valid until SPI_finish.
  */
 void
@@ -564,41 +617,148 @@ sl_write_suppressed(SlTableId table)
 					SL_SCHEMA, tables[table].name),
 			 errdetail("A trigger or rule that is not part of stripe_lifecycle discarded the row."),
 			 tables[table].identity ?
-			 errhint("Remove BEFORE triggers that return NULL and INSTEAD rules from the table.  If its rows once came by logical replication, move its sequence on with setval().") :
+			 errhint("Remove BEFORE triggers that return NULL and INSTEAD rules from the table.  If its rows once came by logical replication, resume_worker() moves its numbers on.") :
 			 errhint("Remove BEFORE triggers that return NULL and INSTEAD rules from the table.")));
 }
 
 /*
- * Run a whole-row write under a permit for exactly that row; returns whether
- * a row was written.
+ * A table for work below the executor.  Its OID and the types of its columns
+ * are those of the extension's present incarnation.
+ */
+static SlAccess *
+access_to(SlTableId table)
+{
+	static SlAccess access[SL_TABLE_COUNT];
+	static Oid	types[SL_TABLE_COUNT][SL_MAX_COLUMNS];
+	static uint64 generation[SL_TABLE_COUNT];
+	const SlTable *t = &tables[table];
+	SlAccess   *a = &access[table];
+	int			i;
+
+	if (generation[table] != sl_catalog()->generation)
+	{
+		for (i = 0; i < t->ncols; i++)
+			types[table][i] = type_oid(t->columns[i].type);
+		a->relid = get_relname_relid(t->name, sl_catalog()->schema);
+		a->ncols = t->ncols;
+		a->types = types[table];
+		generation[table] = sl_catalog()->generation;
+	}
+	return a;
+}
+
+/* What SQL found in place of sl_access_...() */
+static bool
+found_by_sql(SlTableId table, SlQuery *query, Datum key, SlRow *row)
+{
+	if (sl_run(query, &key, NULL, 1) == 0)
+		return false;
+	if (row != NULL)
+		sl_read_row(table, 0, row);
+	return true;
+}
+
+/*
+ * Find a row by a column with a unique index, and lock it; false if there is
+ * none.  Its values live until the memory context, or SPI_finish.  'query' does
+ * the same where SQL has to.
+ */
+bool
+sl_lock_row(SlTableId table, int column, Datum key, SlQuery *query, SlRow *row)
+{
+	SlAccessResult result = sl_access_find(access_to(table), column, key, true,
+										   row->values, row->nulls);
+
+	return result == SL_ACCESS_USE_SQL ? found_by_sql(table, query, key, row) :
+		result == SL_ACCESS_DONE;
+}
+
+/* The same without a lock; 'row' may be NULL. */
+bool
+sl_find_row(SlTableId table, int column, Datum key, SlQuery *query, SlRow *row)
+{
+	SlAccessResult result = sl_access_find(access_to(table), column, key, false,
+										   row == NULL ? NULL : row->values,
+										   row == NULL ? NULL : row->nulls);
+
+	return result == SL_ACCESS_USE_SQL ? found_by_sql(table, query, key, row) :
+		result == SL_ACCESS_DONE;
+}
+
+/* Of several rows with the same key, the one whose first column is largest. */
+bool
+sl_newest_row(SlTableId table, int column, Datum key, SlQuery *query, SlRow *row)
+{
+	SlAccessResult result = sl_access_newest(access_to(table), column, key,
+											 row->values, row->nulls);
+
+	return result == SL_ACCESS_USE_SQL ? found_by_sql(table, query, key, row) :
+		result == SL_ACCESS_DONE;
+}
+
+/* Write a row by a statement; returns whether a row was written. */
+static bool
+write_by_sql(SlTableId table, bool insert, SlRow *row)
+{
+	int			first = insert && tables[table].identity ? 1 : 0;
+	SPIPlanPtr *plan = insert ? &insert_plans[table] : &update_plans[table];
+	char		spinulls[SL_MAX_COLUMNS];
+	int			rc;
+
+	if (*plan == NULL || sl_catalog()->generation !=
+		(insert ? insert_generation[table] : update_generation[table]))
+	{
+		if (insert)
+			prepare_insert(table);
+		else
+			prepare_update(table);
+	}
+	spi_nulls(row->nulls + first, tables[table].ncols - first, spinulls);
+	rc = SPI_execute_plan(*plan, row->values + first, spinulls, false, 0);
+	if (rc < 0)
+		elog(ERROR, "SPI_execute_plan failed: %s", SPI_result_code_string(rc));
+	if (first > 0 && SPI_processed == 1)
+		row->values[0] = SPI_getbinval(SPI_tuptable->vals[0],
+									   SPI_tuptable->tupdesc, 1,
+									   &row->nulls[0]);
+	return SPI_processed == 1;
+}
+
+static bool
+write_row(SlTableId table, bool insert, bool may_exist, SlRow *row)
+{
+	SlAccess   *access = access_to(table);
+	SlAccessResult result = insert ?
+		sl_access_insert(access, row->values, row->nulls, may_exist) :
+		sl_access_update(access, row->values, row->nulls);
+
+	if (result == SL_ACCESS_USE_SQL)
+		return write_by_sql(table, insert, row);
+	return result == SL_ACCESS_DONE;
+}
+
+/*
+ * Write a whole row under a permit for exactly that row; returns whether a row
+ * was written.
  */
 static bool
-write_permitted(SPIPlanPtr plan, int first, SlPermit *permit)
+write_permitted(SlPermit *permit, SlRow *row, bool may_exist)
 {
-	const SlTable *t = &tables[permit->table];
-	char		spinulls[SL_MAX_COLUMNS];
-	volatile int rc = 0;
-	bool		written;
-
-	spi_nulls(permit->row->nulls + first, t->ncols - first, spinulls);
+	volatile bool written = false;
 
 	permit->outer = permit_top;
 	permit->used = false;
+	permit->row = row;
 	permit_top = permit;
 	PG_TRY();
 	{
-		rc = SPI_execute_plan(plan, (Datum *) permit->row->values + first,
-							  spinulls, false, 0);
+		written = write_row(permit->table, permit->insert, may_exist, row);
 	}
 	PG_FINALLY();
 	{
 		permit_top = permit->outer;
 	}
 	PG_END_TRY();
-
-	if (rc < 0)
-		elog(ERROR, "SPI_execute_plan failed: %s", SPI_result_code_string(rc));
-	written = SPI_processed == 1;
 
 	/* A trigger wrote the row in our stead and took ours away. */
 	if (!written && permit->used)
@@ -607,11 +767,22 @@ write_permitted(SPIPlanPtr plan, int first, SlPermit *permit)
 		ereport(ERROR,
 				(errcode(SL_ERRCODE_GUARD_BYPASSED),
 				 errmsg("the guard of table \"%s.%s\" did not see a row being written",
-						SL_SCHEMA, t->name),
+						SL_SCHEMA, tables[permit->table].name),
 				 errdetail("Without its guard the table could be changed without trace, so nothing is written."),
 				 errhint("Enable it again: ALTER TABLE %s.%s ENABLE ALWAYS TRIGGER stripe_lifecycle_guard.",
-						 SL_SCHEMA, t->name)));
+						 SL_SCHEMA, tables[permit->table].name)));
 	return written;
+}
+
+static bool
+insert_permitted(SlTableId table, SlRow *row, const SlRow *transition,
+				 bool may_exist)
+{
+	SlPermit	permit = {.table = table,.insert = true,.transition = transition};
+
+	if (table == SL_PAYMENTS || table == SL_EVENTS)
+		sl_note_in_use();
+	return write_permitted(&permit, row, may_exist);
 }
 
 /*
@@ -622,23 +793,18 @@ write_permitted(SPIPlanPtr plan, int first, SlPermit *permit)
 bool
 sl_insert_row(SlTableId table, SlRow *row, const SlRow *transition)
 {
-	SlPermit	permit = {NULL, table, true, row, transition, false};
-	int			first = tables[table].identity ? 1 : 0;
+	return insert_permitted(table, row, transition, true);
+}
 
-	if (table == SL_PAYMENTS || table == SL_EVENTS)
-		sl_note_in_use();
-
-	if (insert_plans[table] == NULL ||
-		insert_generation[table] != sl_catalog()->generation)
-		prepare_insert(table);
-
-	if (!write_permitted(insert_plans[table], first, &permit))
-		return false;
-	if (first > 0)
-		row->values[0] = SPI_getbinval(SPI_tuptable->vals[0],
-									   SPI_tuptable->tupdesc, 1,
-									   &row->nulls[0]);
-	return true;
+/*
+ * Insert a row whose key nobody else can have inserted meanwhile, because the
+ * caller holds the lock that they would need.  If it is there all the same,
+ * that is false or an error (unique_violation).
+ */
+bool
+sl_insert_new_row(SlTableId table, SlRow *row, const SlRow *transition)
+{
+	return insert_permitted(table, row, transition, false);
 }
 
 /*
@@ -647,15 +813,11 @@ sl_insert_row(SlTableId table, SlRow *row, const SlRow *transition)
  * trigger suppressed the write.
  */
 void
-sl_update_row(SlTableId table, const SlRow *row, const SlRow *transition)
+sl_update_row(SlTableId table, SlRow *row, const SlRow *transition)
 {
-	SlPermit	permit = {NULL, table, false, row, transition, false};
+	SlPermit	permit = {.table = table,.insert = false,.transition = transition};
 
-	if (update_plans[table] == NULL ||
-		update_generation[table] != sl_catalog()->generation)
-		prepare_update(table);
-
-	if (!write_permitted(update_plans[table], 0, &permit))
+	if (!write_permitted(&permit, row, false))
 		sl_write_suppressed(table);
 }
 

@@ -26,6 +26,7 @@ typedef enum SlTableId
 	SL_ATTEMPTS,
 	SL_ACTIONS,
 	SL_IN_USE,
+	SL_CHECKPOINTS,
 	SL_TABLE_COUNT
 } SlTableId;
 
@@ -78,6 +79,14 @@ typedef enum SlActionColumn
 	ACT_EVENT_ID, ACT_REASON,
 	ACT_NCOLS
 } SlActionColumn;
+
+typedef enum SlCheckpointColumn
+{
+	CKP_NUMBER, CKP_TRAIL, CKP_FROM_POSITION, CKP_TO_POSITION, CKP_LEAVES,
+	CKP_FIRST_AT, CKP_LAST_AT, CKP_SEALED_AT, CKP_ROOT, CKP_PREVIOUS,
+	CKP_KEY, CKP_SIGNATURE,
+	CKP_NCOLS
+} SlCheckpointColumn;
 
 #define SL_MAX_COLUMNS 40
 
@@ -185,14 +194,24 @@ extern SlRequestStatus sl_status_of_oid(Oid label);
 
 extern int	sl_run(SlQuery *query, const Datum *values, const bool *nulls,
 				   long limit);
+extern int	sl_look(SlQuery *query, const Datum *values, const bool *nulls);
+extern Portal sl_open(SlQuery *query, const Datum *values, const bool *nulls,
+					  bool callers_snapshot);
 extern void sl_read_row(SlTableId table, uint64 n, SlRow *row);
 extern char *sl_text_column(HeapTuple tuple, TupleDesc desc, int attnum);
 extern TimestampTz sl_time_column(HeapTuple tuple, TupleDesc desc, int attnum,
 								  TimestampTz absent);
+extern bool sl_lock_row(SlTableId table, int column, Datum key, SlQuery *query,
+						SlRow *row);
+extern bool sl_find_row(SlTableId table, int column, Datum key, SlQuery *query,
+						SlRow *row);
+extern bool sl_newest_row(SlTableId table, int column, Datum key,
+						  SlQuery *query, SlRow *row);
 extern bool sl_insert_row(SlTableId table, SlRow *row, const SlRow *transition);
+extern bool sl_insert_new_row(SlTableId table, SlRow *row,
+							  const SlRow *transition);
 extern void sl_write_suppressed(SlTableId table);
-extern void sl_update_row(SlTableId table, const SlRow *row,
-						  const SlRow *transition);
+extern void sl_update_row(SlTableId table, SlRow *row, const SlRow *transition);
 
 extern void sl_note_in_use(void);
 extern bool sl_in_use(void);

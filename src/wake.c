@@ -25,6 +25,7 @@
 #include "nodes/parsenodes.h"
 #include "tcop/utility.h"
 
+#include "changes.h"
 #include "compat.h"
 #include "guc.h"
 #include "slots.h"
@@ -83,6 +84,8 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 		standard_ProcessUtility(pstmt, query, read_only_tree, context, params,
 								query_env, dest, completion);
 
+	if (commits_prepared)
+		sl_changes_note_any();
 	if (commits_prepared && sl_slots_ready())
 	{
 		int			slot = sl_slot_find(MyDatabaseId);

@@ -28,6 +28,9 @@
  * will pass (a deadlock, a full disk) is kept and tried again; Stripe would
  * replay its answer anyway, if this process did not live to store it.
  *
+ * Now and then it seals the audit trail as well (seal.c), which concerns nobody
+ * but this database: in a short transaction of its own, between the others.
+ *
  * There is one worker per database at most (slots.c).  It ends when there has
  * been nothing to do for a while, and leaves word of when the next request is
  * due.  An error outside of settling ends it too, but only after what is under
@@ -77,6 +80,7 @@
 #include "outbox.h"
 #include "pacing.h"
 #include "probe.h"
+#include "seal.h"
 #include "secrets.h"
 #include "settle.h"
 #include "slots.h"
@@ -152,6 +156,8 @@ typedef struct Worker
 	bool		careful;		/* claim row by row: one of them may be bad */
 	bool		failed;			/* finish what is under way, then end */
 	TimestampTz next_due;
+	SlSealing	sealing;
+	TimestampTz next_seal;
 	TimestampTz active_at;		/* last wake, claim or answer */
 	TimestampTz complained;		/* of a claim that failed */
 } Worker;
@@ -352,6 +358,7 @@ take_over(Worker *w)
 		return false;
 
 	w->slot = sl_slot_attach(MyDatabaseId, &served);
+	w->sealing.slot = w->slot;
 	if (w->slot == SL_NO_SLOT)
 	{
 		if (!served)
@@ -388,6 +395,7 @@ start_up(Worker *w, Oid dboid)
 									   ALLOCSET_DEFAULT_SIZES);
 	MemoryContextSwitchTo(w->scratch);
 	dlist_init(&w->ended);
+	w->sealing.cxt = w->cxt;
 	w->slot = SL_NO_SLOT;
 	w->look = true;
 	w->next_due = DT_NOEND;
@@ -614,7 +622,7 @@ look_at_queue(Worker *w, int room, const char *key)
 	w->careful = passed_over != 0;
 	if (w->careful)
 		complain_of_claim(w, passed_over,
-						  "It can't even be set aside, so it is passed over; the others go on.");
+						  "Those that are refused are passed over; the others go on.");
 	w->noted |= claim.calls != NIL;
 	w->next_due = claim.next_due;
 	w->look = claim.more;
@@ -850,6 +858,41 @@ settle(Worker *w)
 	w->active_at = GetCurrentTimestamp();
 }
 
+/* ---------- seal ---------- */
+
+/*
+ * One checkpoint of the audit trail, if it is due.  Whatever goes wrong here
+ * must not keep payments from being sent.
+ */
+static void
+seal(Worker *w)
+{
+	volatile bool sealed = false;
+	SlCheckpoint checkpoint;
+
+	if (w->failed || w->unserved || w->next_seal > GetCurrentTimestamp())
+		return;
+	w->next_seal = DT_NOEND;
+	if (!sl_seal_is_on())
+		return;
+	PG_TRY();
+	{
+		begin_transaction("stripe_lifecycle: sealing the audit trail");
+		if (extension_locked(w))
+			sealed = sl_seal(&w->sealing, &checkpoint, &w->next_seal);
+		end_transaction(w);
+	}
+	PG_CATCH();
+	{
+		sealed = false;
+		w->next_seal = sl_seal_failed(&w->sealing,
+									  abandon_transaction(w)->sqlerrcode);
+	}
+	PG_END_TRY();
+	if (sealed)
+		sl_seal_announce(&checkpoint);
+}
+
 /* ---------- end ---------- */
 
 /*
@@ -872,13 +915,17 @@ in_the_way(void)
 
 /*
  * Stay for a while after the last bit of work: the next one is served without
- * a process having to start.
+ * a process having to start.  Stay also for transactions that have to end before
+ * the audit trail can be sealed: somebody else would have to begin anew.
  */
 static bool
 lingers(Worker *w)
 {
-	return !w->absent && !w->keyless && !w->unserved && w->active_at != 0 &&
-		!sl_slots_crowded() &&
+	if (w->absent || w->unserved || sl_slots_crowded())
+		return false;
+	if (sl_seal_waits(&w->sealing))
+		return true;
+	return !w->keyless && w->active_at != 0 &&
 		!TimestampDifferenceExceeds(w->active_at, GetCurrentTimestamp(),
 									sl_worker_linger);
 }
@@ -893,7 +940,7 @@ leave_slot(Worker *w)
 		return sl_slot_leave(w->slot, DT_NOEND, SL_LEAVE_ABSENT, w->reloads);
 	if (w->unserved)
 		return sl_slot_leave(w->slot, 0, SL_LEAVE_UNSERVED, w->reloads);
-	return sl_slot_leave(w->slot, w->next_due,
+	return sl_slot_leave(w->slot, Min(w->next_due, w->next_seal),
 						 w->keyless ? SL_LEAVE_KEYLESS : SL_LEAVE_IDLE, w->reloads);
 }
 
@@ -942,11 +989,15 @@ handle_interrupts(Worker *w)
 		ProcessConfigFile(PGC_SIGHUP);
 		w->unserved = !sl_database_is_served(w->database);
 		w->look = true;
+		w->next_seal = 0;
 	}
 	if (sl_slot_take_wake(w->slot))
 	{
 		w->look = true;
 		w->active_at = GetCurrentTimestamp();
+		/* the first payment ever, or resume_worker()? */
+		if (w->next_seal == DT_NOEND || w->sealing.held_up)
+			w->next_seal = 0;
 	}
 }
 
@@ -954,11 +1005,11 @@ handle_interrupts(Worker *w)
 static TimestampTz
 next_turn(Worker *w)
 {
-	TimestampTz when = DT_NOEND;
+	TimestampTz when = w->failed || w->unserved ? DT_NOEND : w->next_seal;
 	dlist_iter	iter;
 
 	if (!w->failed && w->nflights < sl_max_in_flight)
-		when = w->next_due;
+		when = Min(when, w->next_due);
 	dlist_foreach(iter, &w->ended)
 	{
 		Flight	   *f = dlist_container(Flight, node, iter.cur);
@@ -1006,6 +1057,7 @@ sl_worker_main(Datum main_arg)
 		collect_answers(&w);
 		settle(&w);
 		refill(&w);
+		seal(&w);
 		end_if_idle(&w);
 		if (!w.look || w.nflights >= sl_max_in_flight)
 			wait_for_something(&w);

@@ -1127,6 +1127,7 @@ class Books:
         self.check_payments(ledger, payments)
         self.check_events(session, ledger, payments, events)
         self.check_rows(session)
+        self.check_outcomes(session, ledger)
         self.check_repetition(session, ledger)
         self.check_server()
         self.check_trouble(ledger)
@@ -1238,6 +1239,38 @@ class Books:
             "SELECT id, state FROM stripe_lifecycle.payments "
             "WHERE state IN ('succeeded', 'failed') AND client_secret IS NOT NULL"),
             f"{ended} ended payments")
+
+    def check_outcomes(self, session, ledger):
+        """Each request ended as Stripe's side of it says, or as a look-up found."""
+        answers = {request["request_id"]: request["status"] for request in ledger["requests"]}
+        done = {request["idempotency_key"] for request in ledger["requests"]
+                if request["status"] == 200}
+        bad, reasons = [], Counter()
+        for ident, operation, status, key, request_id, http_status, source, looked_at in (
+                session.query(
+                    "SELECT r.id, r.operation, r.status, r.idempotency_key, r.stripe_request_id, "
+                    "r.http_status, r.last_error ->> 'source', EXISTS (SELECT FROM "
+                    "stripe_lifecycle.api_attempts a WHERE a.request_id = r.id "
+                    "AND a.method = 'GET' AND a.result = 'succeeded') "
+                    "FROM stripe_lifecycle.api_requests r "
+                    "WHERE r.status IN ('succeeded', 'rejected') ORDER BY r.id")):
+            if status == "succeeded":
+                # what is canceled already refuses to be canceled: that is success
+                sound = key in done or looked_at == "t" or operation == "cancel"
+                reasons[status] += 1
+            elif source == "api" and looked_at == "f":
+                sound = (answers.get(request_id) == int(http_status)
+                         and http_status[0] == "4" and http_status not in ("409", "429"))
+                reasons[f"refused with {http_status}"] += 1
+            else:
+                # the worker itself refuses what waited for a PaymentIntent in vain
+                sound = looked_at == "t" or source == "worker"
+                reasons[f"rejected by {'look-up' if looked_at == 't' else source}"] += 1
+            if not sound:
+                bad.append(f"{ident} {operation}: {status}, {source} {http_status} {request_id}, "
+                           f"which Stripe answered with {answers.get(request_id)}")
+        self.line("each request ended as Stripe's books have it", bad,
+                  ", ".join(f"{n} {what}" for what, n in sorted(reasons.items())))
 
     def check_repetition(self, session, ledger):
         """All events once more, also those that were lost: nothing changes."""

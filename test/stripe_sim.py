@@ -896,13 +896,15 @@ class RequestRecord:
     events: list = field(default_factory=list)
     answer: Optional[bytes] = None    # set: saved under `key`
     busy_until: float = 0.0           # monotonic; before that the key is in flight
+    authorization: str = ""           # as sent: keys here are made up
 
     def as_dict(self) -> dict:
         """The ledger's rendering."""
         return {"n": self.n, "at": round(self.at, 6), "method": self.method,
                 "path": self.path, "idempotency_key": self.key, "body": self.body,
                 "request_id": self.request_id, "status": self.status,
-                "replayed": self.replayed, "fault": self.fault, "events": self.events}
+                "replayed": self.replayed, "fault": self.fault, "events": self.events,
+                "authorization": self.authorization}
 
 
 # ---------------------------------------------------------------------------
@@ -1506,7 +1508,8 @@ class Api:
         body = request.query if request.method == "GET" else request.body.decode(
             "utf-8", "replace")
         record = RequestRecord(len(store.requests) + 1, time.time(), request.method,
-                               request.path, key, body, "req_" + store.token(14), store.now())
+                               request.path, key, body, "req_" + store.token(14), store.now(),
+                               authorization=request.headers.get("authorization", ""))
         store.requests.append(record)
         caller = identify(request)
         slot = (caller.scope, key) if key and isinstance(caller, Caller) else None

@@ -29,4 +29,4 @@ awk -v limit=70 '
 		}
 		exit bad
 	}
-' ./*.c ./*.h
+' ./*.[ch] ./*/*.[ch]

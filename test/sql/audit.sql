@@ -66,7 +66,7 @@ $$;
 \pset format unaligned
 \t on
 
--- A row altered, in each of its columns, with each kind of change
+-- A row altered, in each of its columns, with each kind of change (its position is a matter of checkpoints)
 SELECT attname, t.found(format('UPDATE stripe_lifecycle.payment_transitions SET %I = %s WHERE payment_id = %L AND seq = 3',
 	attname, CASE WHEN atttypid = 'uuid'::regtype THEN quote_literal('00000000-0000-7000-8000-000000000001')
 		WHEN attname = 'seq' THEN '77' WHEN atttypid = 'stripe_lifecycle.payment_state'::regtype THEN '''failed'''
@@ -74,7 +74,7 @@ SELECT attname, t.found(format('UPDATE stripe_lifecycle.payment_transitions SET 
 		WHEN atttypid = 'bigint'::regtype THEN attname || ' + 1' WHEN atttypid = 'boolean'::regtype THEN 'NOT ' || attname
 		WHEN atttypid = 'bytea'::regtype THEN 'set_byte(hash, 31, get_byte(hash, 31) # 1)'
 		ELSE 'coalesce(' || attname || ', '''') || '' ''' END, :'a'))
-  FROM pg_attribute WHERE attrelid = 'stripe_lifecycle.payment_transitions'::regclass AND attnum > 0 AND NOT attisdropped ORDER BY attnum;
+  FROM pg_attribute WHERE attrelid = 'stripe_lifecycle.payment_transitions'::regclass AND attnum > 0 AND attname <> 'position' ORDER BY attnum;
 SELECT attname, t.found(format('UPDATE stripe_lifecycle.payment_transitions SET %I = NULL WHERE payment_id = %L AND seq = 3', attname, :'a'))
   FROM pg_attribute WHERE attrelid = 'stripe_lifecycle.payment_transitions'::regclass AND attnum > 0 AND NOT attnotnull
    AND attname <> 'note' ORDER BY attnum;

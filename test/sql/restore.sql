@@ -24,7 +24,7 @@ BEGIN
 			  CASE WHEN i > 1 THEN 'evt_' || key || i END, CASE WHEN i > 1 THEN 'payment_intent.any' END,
 			  CASE WHEN i > 1 THEN '2026-01-01 12:00+00'::timestamptz END,
 			  'shop', CASE i WHEN 3 THEN 'ü' END, 2000, 'usd', CASE WHEN i > 1 THEN false END,
-			  r.hash);
+			  r.hash, nextval('stripe_lifecycle.payment_transitions_position_seq'));
 		r.hash := t.hash(r.hash, r);
 		INSERT INTO t.trail VALUES (r.*);
 	END LOOP;
@@ -236,5 +236,5 @@ SELECT count(*) FROM stripe_lifecycle.in_use;
 INSERT INTO stripe_lifecycle.payments (id, idempotency_key, amount, currency) VALUES ('01900000-0000-7000-8000-000000000001', 'by hand', 2000, 'usd');
 SELECT stripe_lifecycle.resume_worker(), stripe_lifecycle.resume_worker();
 SELECT count(*) FROM stripe_lifecycle.in_use;
-SELECT t.code($$INSERT INTO stripe_lifecycle.operator_actions OVERRIDING SYSTEM VALUE VALUES (779, now(), 'me', 'nothing')$$) AS action;
+SELECT t.code($$INSERT INTO stripe_lifecycle.operator_actions OVERRIDING SYSTEM VALUE VALUES (999, now(), 'me', 'nothing')$$) AS action;
 \i :end

@@ -11,12 +11,19 @@ SELECT substr(name, 18) AS name, context, vartype, unit, min_val, max_val,
 SELECT bool_and(short_desc ~ '^[A-Z].*\.$' AND coalesce(extra_desc ~ '^[a-z0-9A-Z].*\.$', true)) AS described FROM pg_settings WHERE name LIKE 'stripe\_lifecycle.%';
 SELECT (current_setting('stripe_lifecycle.max_databases', true) IS NOT NULL) = (current_setting('shared_preload_libraries') ~ 'stripe_lifecycle') AS preloaded_or_not;
 
--- only decline_policy is a session's to set
+-- decline_policy is a session's to set, and log_redaction a superuser's
 SELECT substr(name, 18) AS name, t.code(format('SET %s = %L', name, setting)) AS "SET", t.code(format('ALTER ROLE CURRENT_USER SET %s = %L', name, setting)) AS "ALTER ROLE",
 	   t.code(format('ALTER DATABASE %I SET %s = %L', current_database(), name, setting)) AS "ALTER DATABASE"
   FROM pg_settings WHERE name LIKE 'stripe\_lifecycle.%' AND name NOT LIKE '%.max_databases' ORDER BY name;
 ALTER ROLE CURRENT_USER RESET stripe_lifecycle.decline_policy;
-SELECT t.code(format('ALTER DATABASE %I RESET stripe_lifecycle.decline_policy', current_database()));
+ALTER ROLE CURRENT_USER RESET stripe_lifecycle.log_redaction;
+SELECT t.code(format('ALTER DATABASE %I RESET stripe_lifecycle.%I', current_database(), name)) FROM unnest('{decline_policy, log_redaction}'::text[]) AS name;
+CREATE ROLE t_plain;
+SET ROLE t_plain;
+SET stripe_lifecycle.log_redaction = off;
+ALTER ROLE t_plain SET stripe_lifecycle.log_redaction = off;
+RESET ROLE;
+DROP ROLE t_plain;
 SELECT v, t.code(format('SET stripe_lifecycle.decline_policy = %L', v)) FROM unnest('{final, retry, FINAL, never, "", on}'::text[]) AS v;
 RESET stripe_lifecycle.decline_policy;
 SELECT t.code('SET stripe_lifecycle.no_such_setting = 1'), t.code('SET stripe_lifecycle.decline_polic = ''final''');

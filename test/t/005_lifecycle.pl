@@ -341,6 +341,10 @@ cmp_ok(time - $started, '<', 20, 'as soon as it came');
 note(sprintf 'payment_status with wait: %.0f ms in all',
 	1000 * (time - $started));
 $started = time;
+$server->value("SELECT stripe_lifecycle.payment_status('$id', '30 s')");
+cmp_ok(time - $started, '<', 20, 'at once when the payment has ended');
+($id) = ready_payment();
+$started = time;
 $server->value("SELECT stripe_lifecycle.payment_status('$id', '0.3 s')");
 cmp_ok(time - $started, '>=', 0.3, 'or when the time is up');
 

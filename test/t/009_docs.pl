@@ -84,7 +84,7 @@ for my $row (table_rows('Functions', 'function'))
 same_lists(
 	'functions and their arguments',
 	\@functions,
-	column(q{SELECT DISTINCT format('%s(%s)', proname, array_to_string(proargnames[1:pronargs], ','))
+	column(q{SELECT DISTINCT format('%s(%s)', proname, coalesce(array_to_string(proargnames[1:pronargs], ','), oidvectortypes(proargtypes)))
 			 FROM pg_proc WHERE pronamespace = 'stripe_lifecycle'::regnamespace}));
 
 # Tables
@@ -167,6 +167,12 @@ my $views = slurp_file("$top/sql/stripe_lifecycle--1.0.sql");
 is_deeply(
 	[ grep { index($views, $_) < 0 } map { split /; /, $_->[0] } table_rows('stuck_payments', 'why', $operations) ],
 	[], 'operations: reasons of stuck_payments');
+
+# The page on privacy: settings and links within it
+my $privacy = slurp_file("$top/docs/privacy.md");
+is_deeply(
+	[ grep { !$settings->{$_} && !$objects->{$_} } $privacy =~ /\b(stripe_lifecycle\.\w+)/g ],
+	[], 'privacy: what it names exists');
 
 # Class SL only
 my %codes = map { $_->[0] => 1 } table_rows('SQLSTATEs', 'code');

@@ -1,0 +1,1 @@
+"""What bench/run and bench/compare do once the servers are built; see bench/run."""

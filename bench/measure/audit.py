@@ -1,0 +1,3 @@
+NAME = "audit"
+def run(bench):
+    pass
