@@ -298,7 +298,7 @@ sub update_script
 	my ($self, $without) = @_;
 	my $health = definition($self->full_script, 'health');
 	my $script = slurp_file('test/lib/update_begin.sql');
-	my $end = slurp_file('test/lib/update_end.sql');
+	my ($last) = $self->full_script =~ /^(-- Last, when everything is there\..*)\z/ms;
 
 	$script =~ s/\@TO\@/$self->{to}/g;
 	$health =~ s/^CREATE FUNCTION/CREATE OR REPLACE FUNCTION/;
@@ -310,7 +310,7 @@ sub update_script
 			: ${ $change->{update} } eq 'health' ? $health
 			: $table_and_trigger) . ";\n";
 	}
-	return $script . $end;
+	return $script . $last . "\nSELECT \@extschema\@.wake_worker();\n";
 }
 
 sub write_file
