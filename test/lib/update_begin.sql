@@ -6,7 +6,7 @@
 -- An older library would leave the database with objects that it refuses to touch.
 DO $$
 DECLARE
-	library text := (SELECT v.library FROM @extschema@.versions() v);
+	library text := (SELECT v."library" FROM @extschema@.versions() v);
 BEGIN
 	IF pg_catalog.string_to_array(library, '.')::int[] OPERATOR(pg_catalog.<)
 	   pg_catalog.string_to_array('@TO@', '.')::int[] THEN

