@@ -215,7 +215,7 @@ my $output = '';
 ok(IPC::Run::run([ @command, '--check' ], '>&', \$output), 'pg_upgrade --check') or diag($output);
 my $start = time;
 ok(IPC::Run::run([ @command, @options ], '>&', \$output), join ' ', 'pg_upgrade', @options) or diag($output);
-figure('pg_upgrade of a database of %s took %.1f s', $size, time - $start);
+figure('a database of %s: pg_upgrade took %.1f s', $size, time - $start);
 unlike($old->log_text . ($output // ''), qr/stripe_lifecycle.*(ERROR|FATAL|PANIC)/, 'without a complaint of the extension');
 
 $new->node->append_conf('postgresql.conf', "stripe_lifecycle.databases = 'nobody'");
@@ -277,7 +277,7 @@ is($new->value('SELECT paused FROM stripe_lifecycle.worker_state', 'idle'), 'f',
 $stripe->no_faults;
 $start = time;
 $new->sql('SELECT stripe_lifecycle.resume_worker()');
-$new->intent_known($_, 'sent after the upgrade') foreach @flying, @doubtful, @queued;
+$new->intent_known($_, 'a request is sent after the upgrade') foreach @flying, @doubtful, @queued;
 figure('%d requests sent after resume_worker() in %.1f s', @flying + @doubtful + @queued, time - $start);
 my @intents = @{ $stripe->ledger->{payment_intents} };
 my %of;
