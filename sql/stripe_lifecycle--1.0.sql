@@ -237,7 +237,7 @@ COMMENT ON COLUMN @extschema@.webhook_events.secret_label IS 'label of the webho
 COMMENT ON COLUMN @extschema@.webhook_events.source IS 'webhook, or events_api (read from Stripe''s list of events)';
 COMMENT ON COLUMN @extschema@.webhook_events.received_at IS 'when it arrived here';
 COMMENT ON COLUMN @extschema@.webhook_events.applied_at IS 'when it was decided upon; NULL while unmatched';
-COMMENT ON COLUMN @extschema@.webhook_events.payload IS 'the event, reduced to the fields this extension reads; never personal or card data';
+COMMENT ON COLUMN @extschema@.webhook_events.payload IS 'what the extension reads of the event and there is no column for, in the event''s own shape; never personal or card data';
 
 CREATE TABLE @extschema@.api_requests (
 	id                bigint GENERATED ALWAYS AS IDENTITY,
@@ -456,6 +456,26 @@ COMMENT ON COLUMN @extschema@.reconcile_state.failing_since IS 'since when there
 COMMENT ON COLUMN @extschema@.reconcile_state.failing_error IS 'id and SQLSTATE of one of them';
 COMMENT ON COLUMN @extschema@.reconcile_state.retry_from IS 'time of the oldest of them; proven_until stays before it';
 COMMENT ON COLUMN @extschema@.reconcile_state.retry_at IS 'when a run is to begin there and try them again. Its owner may set it to now()';
+
+-- Where the removal of old rows stands.  Not dumped: a restored table is gone
+-- through from its beginning.
+CREATE TABLE @extschema@.retention_state (
+	table_name  text NOT NULL,
+	block       bigint NOT NULL DEFAULT 0,
+	due_at      timestamptz,
+	removed     bigint NOT NULL DEFAULT 0,
+	finished_at timestamptz,
+	PRIMARY KEY (table_name)
+) WITH (fillfactor = 50);
+INSERT INTO @extschema@.retention_state (table_name) VALUES ('webhook_events'), ('api_requests');
+
+COMMENT ON TABLE @extschema@.retention_state IS
+'How far old rows have been removed; see stripe_lifecycle.event_retention and request_retention';
+COMMENT ON COLUMN @extschema@.retention_state.table_name IS 'webhook_events, or api_requests with api_attempts';
+COMMENT ON COLUMN @extschema@.retention_state.block IS 'page of the table at which the next step begins; 0 between rounds';
+COMMENT ON COLUMN @extschema@.retention_state.due_at IS 'when that is; NULL: at once';
+COMMENT ON COLUMN @extschema@.retention_state.removed IS 'rows removed so far';
+COMMENT ON COLUMN @extschema@.retention_state.finished_at IS 'when the table was last gone through to its end';
 
 CREATE TABLE @extschema@.operator_actions (
 	id         bigint GENERATED ALWAYS AS IDENTITY,
@@ -1488,6 +1508,11 @@ CREATE FUNCTION @extschema@.privileges(
 	('TABLE', 'api_attempts', 'SELECT', '{auditor,worker}', NULL),
 	('TABLE', 'api_attempts', 'INSERT', '{worker}', NULL),
 	('TABLE', 'api_attempts', 'UPDATE', '{worker}', NULL),
+	('TABLE', 'webhook_events', 'DELETE', '{worker}', NULL),
+	('TABLE', 'api_requests', 'DELETE', '{worker}', NULL),
+	('TABLE', 'api_attempts', 'DELETE', '{worker}', NULL),
+	('TABLE', 'retention_state', 'SELECT', '{auditor,operator,worker}', NULL),
+	('TABLE', 'retention_state', 'UPDATE', '{worker}', NULL),
 	('TABLE', 'reconcile_state', 'SELECT', '{auditor,worker}', NULL),
 	('TABLE', 'reconcile_state', 'INSERT', '{worker}', NULL),
 	('TABLE', 'reconcile_state', 'UPDATE', '{worker}', NULL),
@@ -1522,7 +1547,7 @@ CREATE FUNCTION @extschema@.granted_privileges(
 		UNION ALL
 		SELECT 'TYPE', format('@extschema@.%I', t.typname), NULL, t.typowner,
 			   coalesce(t.typacl, acldefault('T', t.typowner))
-		  FROM pg_type t WHERE t.typnamespace = '@extschema@'::regnamespace AND t.typtype IN ('c', 'e')
+		  FROM pg_type t WHERE t.typnamespace = '@extschema@'::regnamespace AND t.typtype = 'e'
 		UNION ALL
 		SELECT 'FUNCTION', format('@extschema@.%I(%s)', p.proname, oidvectortypes(p.proargtypes)), NULL,
 			   p.proowner, coalesce(p.proacl, acldefault('f', p.proowner))
@@ -2019,24 +2044,5 @@ SELECT @extschema@.change_privileges('GRANT', 'worker', 'stripe_lifecycle_worker
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA @extschema@ FROM PUBLIC;
 -- USAGE of a type, which PostgreSQL gives to PUBLIC, lets others make tables
 -- that stand in the way of dropping it.
-DO $$
-DECLARE
-	type name;
-BEGIN
-	FOR type IN
-		SELECT t.typname FROM pg_catalog.pg_type t
-		  JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) t.typnamespace
-		 WHERE n.nspname OPERATOR(pg_catalog.=) '@extschema@' AND t.typtype IN ('c', 'e')
-	LOOP
-		EXECUTE pg_catalog.format('REVOKE ALL ON TYPE @extschema@.%I FROM PUBLIC', type);
-	END LOOP;
-END
-$$;
--- pg_dump takes note of privileges that an extension's script has changed, and
--- warns of those on row types, for which it has no use.
-DELETE FROM pg_catalog.pg_init_privs i
- USING pg_catalog.pg_type t, pg_catalog.pg_namespace n
- WHERE i.classoid OPERATOR(pg_catalog.=) 'pg_catalog.pg_type'::regclass
-   AND i.objoid OPERATOR(pg_catalog.=) t.oid AND t.typtype OPERATOR(pg_catalog.=) 'c'
-   AND t.typnamespace OPERATOR(pg_catalog.=) n.oid
-   AND n.nspname OPERATOR(pg_catalog.=) '@extschema@';
+REVOKE ALL ON TYPE @extschema@.payment_state, @extschema@.event_outcome,
+	@extschema@.request_status FROM PUBLIC;

@@ -25,71 +25,15 @@
 #include "compat.h"
 #include "errors.h"
 #include "event_reader.h"
-#include "json_scan.h"
 #include "payment_id.h"
 #include "privacy.h"
 
 /* Longest id, type or code taken at its word. */
 #define MAX_TOKEN 255
 
-/* Longest number taken: any int64, and more decimals than money has. */
-#define MAX_DIGITS 18
-
-static const char *const event_keys[] = {
-	"id", "object", "type", "created", "livemode", "api_version", "account", NULL
-};
-static const char *const request_keys[] = {"id", "idempotency_key", NULL};
-static const char *const object_keys[] = {
-	"id", "object", "status", "amount", "amount_capturable", "amount_received",
-	"amount_refunded", "captured", "currency", "latest_charge", "payment_intent",
-	"charge", "cancellation_reason", "canceled_at", "capture_method", "created",
-	"reason", NULL
-};
 static const char *const error_keys[] = {
 	"type", "code", "decline_code", "message", "param", "advice_code",
 	"network_decline_code", NULL
-};
-static const char *const metadata_keys[] = {SL_METADATA_KEY, NULL};
-static const char *const id_keys[] = {"id", NULL};
-static const char *const no_keys[] = {NULL};
-
-/*
- * Which members of an event are looked at at all: scalars by these names, and
- * objects of which some members are.
- */
-typedef struct Kept
-{
-	const char *const *scalars;
-	const struct KeptObject *objects;	/* the last has no name; or NULL */
-} Kept;
-
-typedef struct KeptObject
-{
-	const char *name;
-	const Kept *kept;
-} KeptObject;
-
-static const Kept kept_error = {error_keys, NULL};
-static const Kept kept_metadata = {metadata_keys, NULL};
-static const Kept kept_request = {request_keys, NULL};
-static const Kept kept_expanded = {id_keys, NULL};
-static const KeptObject object_objects[] = {
-	{"last_payment_error", &kept_error}, {"metadata", &kept_metadata},
-	{"latest_charge", &kept_expanded}, {"payment_intent", &kept_expanded},
-	{NULL, NULL}
-};
-static const Kept kept_object = {object_keys, object_objects};
-static const KeptObject data_objects[] = {{"object", &kept_object}, {NULL, NULL}};
-static const Kept kept_data = {no_keys, data_objects};
-static const KeptObject event_objects[] = {
-	{"data", &kept_data}, {"request", &kept_request}, {NULL, NULL}
-};
-static const Kept kept_event = {event_keys, event_objects};
-
-/* Numbers, and read again when a parked event is: these stay what they are. */
-static const char *const number_keys[] = {
-	"created", "amount", "amount_capturable", "amount_received",
-	"amount_refunded", "canceled_at", NULL
 };
 
 /* Says what is wrong with an event; returns false. */
@@ -146,38 +90,31 @@ member_string(JsonbContainer *object, const char *key)
 	return sl_without_cards(v->val.string.val, v->val.string.len);
 }
 
-/* A member that is an id or an expanded object with an id. */
-static char *
-member_id(JsonbContainer *object, const char *key)
+/*
+ * Digits as a whole number; false if they are anything else.  Stripe's amounts
+ * and times have far fewer than the 18 digits that surely fit.
+ */
+static bool
+whole_number(const char *text, int64 *result)
 {
-	JsonbContainer *expanded = member_object(object, key);
+	size_t		digits = strspn(text + (text[0] == '-'), "0123456789");
 
-	return expanded != NULL ? member_string(expanded, "id") :
-		member_string(object, key);
+	if (digits == 0 || digits > 18 || text[(text[0] == '-') + digits] != '\0')
+		return false;
+	*result = strtoll(text, NULL, 10);
+	return true;
 }
 
-/*
- * A whole number; false if absent or anything else.  Stripe's amounts and
- * times have far fewer than the 18 digits that surely fit.
- */
 static bool
 member_int64(JsonbContainer *object, const char *key, int64 *result)
 {
 	JsonbValue	buf;
 	JsonbValue *v = member(object, key, &buf);
-	char	   *text;
-	size_t		digits;
 
-	if (v == NULL || v->type != jbvNumeric)
-		return false;
-	text = DatumGetCString(DirectFunctionCall1(numeric_out,
-											   NumericGetDatum(v->val.numeric)));
-	digits = strspn(text + (text[0] == '-'), "0123456789");
-	if (digits == 0 || digits > 18 || text[(text[0] == '-') + digits] != '\0')
-		return false;
-	*result = strtoll(text, NULL, 10);
-	pfree(text);
-	return true;
+	return v != NULL && v->type == jbvNumeric &&
+		whole_number(DatumGetCString(DirectFunctionCall1(numeric_out,
+														 NumericGetDatum(v->val.numeric))),
+					 result);
 }
 
 static bool
@@ -203,23 +140,15 @@ push_key(SlJsonbBuilder *out, const char *key)
 	sl_jsonb_push(out, WJB_KEY, &k);
 }
 
-static bool
-is_listed(const char *key, const char *const *keys)
-{
-	while (*keys != NULL && strcmp(key, *keys) != 0)
-		keys++;
-	return *keys != NULL;
-}
-
 /* Mask what must not be stored, in memory of its own. */
 static void
-redact_scalar(const char *key, JsonbValue *v)
+redact_scalar(JsonbValue *v)
 {
 	char	   *s;
 
 	if (v->type == jbvString)
 		s = sl_redacted(pnstrdup(v->val.string.val, v->val.string.len));
-	else if (v->type == jbvNumeric && !is_listed(key, number_keys))
+	else if (v->type == jbvNumeric)
 	{
 		char	   *digits = DatumGetCString(DirectFunctionCall1(numeric_out,
 																 NumericGetDatum(v->val.numeric)));
@@ -251,23 +180,10 @@ copy_scalars(SlJsonbBuilder *out, JsonbContainer *object,
 
 		if (v == NULL || v->type == jbvBinary)
 			continue;
-		redact_scalar(keys[i], v);
+		redact_scalar(v);
 		push_key(out, keys[i]);
 		sl_jsonb_push(out, WJB_VALUE, v);
 	}
-}
-
-/* Copy the listed scalars of an object under a key, if there is one. */
-static void
-copy_object(SlJsonbBuilder *out, const char *key, JsonbContainer *object,
-			const char *const *keys)
-{
-	if (object == NULL)
-		return;
-	push_key(out, key);
-	sl_jsonb_push(out, WJB_BEGIN_OBJECT, NULL);
-	copy_scalars(out, object, keys);
-	sl_jsonb_push(out, WJB_END_OBJECT, NULL);
 }
 
 static void
@@ -375,195 +291,6 @@ sl_json_parse(const char *text, size_t len, bool *ok)
 	return *ok ? result : NULL;
 }
 
-static bool
-is_token(const SlJsonScan *s, const char *name)
-{
-	return s->token_len == strlen(name) &&
-		memcmp(s->token, name, s->token_len) == 0;
-}
-
-/* Is the key just met one of these? */
-static bool
-is_scalar_kept(const SlJsonScan *s, const Kept *kept)
-{
-	int			i;
-
-	for (i = 0; kept->scalars[i] != NULL; i++)
-		if (is_token(s, kept->scalars[i]))
-			return true;
-	return false;
-}
-
-static const Kept *
-object_kept(const SlJsonScan *s, const Kept *kept)
-{
-	const KeptObject *o;
-
-	for (o = kept->objects; o != NULL && o->name != NULL; o++)
-		if (is_token(s, o->name))
-			return o->kept;
-	return NULL;
-}
-
-/* The string just met: in place, or a copy without its escapes. */
-static void
-token_string(const SlJsonScan *s, JsonbValue *v)
-{
-	v->type = jbvString;
-	v->val.string.val = unconstify(char *, s->token);
-	v->val.string.len = (int) s->token_len;
-	if (s->token_escaped)
-	{
-		v->val.string.val = palloc(s->token_len);
-		v->val.string.len = (int) sl_json_unescape(s->token, s->token_len,
-												   v->val.string.val);
-	}
-}
-
-/*
- * The number just met; false if it is none that Stripe would send, such as
- * 1e999999, which a numeric could not hold.
- */
-static bool
-token_number(const SlJsonScan *s, JsonbValue *v)
-{
-	char		digits[MAX_DIGITS + 1];
-
-	if (s->token_len > MAX_DIGITS ||
-		memchr(s->token, 'e', s->token_len) != NULL ||
-		memchr(s->token, 'E', s->token_len) != NULL)
-		return false;
-	memcpy(digits, s->token, s->token_len);
-	digits[s->token_len] = '\0';
-	v->type = jbvNumeric;
-	if (strchr(digits, '.') == NULL)
-		v->val.numeric = int64_to_numeric(strtoll(digits, NULL, 10));
-	else
-		v->val.numeric = DatumGetNumeric(DirectFunctionCall3(numeric_in,
-															 CStringGetDatum(digits),
-															 ObjectIdGetDatum(InvalidOid),
-															 Int32GetDatum(-1)));
-	return true;
-}
-
-/* Take the value of the key just met, if it is a scalar that can be kept. */
-static bool
-take_scalar(SlJsonScan *s, SlJsonType type, JsonbValue *v)
-{
-	switch (type)
-	{
-		case SL_JSON_STRING:
-			token_string(s, v);
-			return true;
-		case SL_JSON_NUMBER:
-			return token_number(s, v);
-		case SL_JSON_TRUE:
-		case SL_JSON_FALSE:
-			v->type = jbvBool;
-			v->val.boolean = type == SL_JSON_TRUE;
-			return true;
-		default:				/* null counts as absent */
-			return false;
-	}
-}
-
-static void skip_members(SlJsonScan *s, SlJsonType type);
-
-/*
- * Copy what is kept of the object that the scan has just entered, to its end.
- */
-static void
-keep_members(SlJsonScan *s, SlJsonbBuilder *out, const Kept *kept)
-{
-	while (sl_json_next_key(s))
-	{
-		bool		scalar = is_scalar_kept(s, kept);
-		const Kept *members = object_kept(s, kept);
-		JsonbValue	key;
-		JsonbValue	value;
-		SlJsonType	type;
-
-		if (!scalar && members == NULL)
-		{
-			sl_json_skip(s);
-			continue;
-		}
-		token_string(s, &key);
-		type = sl_json_value(s);
-		if (type == SL_JSON_OBJECT && members != NULL)
-		{
-			sl_jsonb_push(out, WJB_KEY, &key);
-			sl_jsonb_push(out, WJB_BEGIN_OBJECT, NULL);
-			keep_members(s, out, members);
-			sl_jsonb_push(out, WJB_END_OBJECT, NULL);
-		}
-		else if (type == SL_JSON_OBJECT || type == SL_JSON_ARRAY)
-			skip_members(s, type);
-		else if (scalar && take_scalar(s, type, &value))
-		{
-			sl_jsonb_push(out, WJB_KEY, &key);
-			sl_jsonb_push(out, WJB_VALUE, &value);
-		}
-	}
-}
-
-/* Pass over the rest of an object or array that the scan has just entered. */
-static void
-skip_members(SlJsonScan *s, SlJsonType type)
-{
-	while (type == SL_JSON_OBJECT ? sl_json_next_key(s) : sl_json_next_element(s))
-		sl_json_skip(s);
-}
-
-/*
- * Read bytes that should be an event, and keep of them what sl_event_read()
- * looks at; *ok tells whether they were a JSON object in UTF-8.  What is kept
- * points into the bytes no more.
- */
-Jsonb *
-sl_event_parse(const char *text, size_t len, bool *ok)
-{
-	SlJsonbBuilder out = {0};
-	SlJsonScan	s;
-
-	*ok = false;
-	if (!pg_verify_mbstr(PG_UTF8, text, (int) len, true))
-		return NULL;
-	sl_json_begin(&s, text, len);
-	if (sl_json_value(&s) != SL_JSON_OBJECT)
-		return NULL;
-	sl_jsonb_push(&out, WJB_BEGIN_OBJECT, NULL);
-	keep_members(&s, &out, &kept_event);
-	if (!sl_json_end(&s))
-		return NULL;
-	sl_jsonb_push(&out, WJB_END_OBJECT, NULL);
-	*ok = true;
-	return sl_jsonb_built(&out);
-}
-
-static Jsonb *
-reduce_event(JsonbContainer *root, JsonbContainer *object)
-{
-	SlJsonbBuilder out = {0};
-
-	sl_jsonb_push(&out, WJB_BEGIN_OBJECT, NULL);
-	copy_scalars(&out, root, event_keys);
-	copy_object(&out, "request", member_object(root, "request"), request_keys);
-	push_key(&out, "data");
-	sl_jsonb_push(&out, WJB_BEGIN_OBJECT, NULL);
-	push_key(&out, "object");
-	sl_jsonb_push(&out, WJB_BEGIN_OBJECT, NULL);
-	copy_scalars(&out, object, object_keys);
-	copy_object(&out, "last_payment_error",
-				member_object(object, "last_payment_error"), error_keys);
-	copy_object(&out, "metadata", member_object(object, "metadata"),
-				metadata_keys);
-	sl_jsonb_push(&out, WJB_END_OBJECT, NULL);
-	sl_jsonb_push(&out, WJB_END_OBJECT, NULL);
-	sl_jsonb_push(&out, WJB_END_OBJECT, NULL);
-	return sl_jsonb_built(&out);
-}
-
 /* The metadata is anybody's text: what is no UUID counts as absent. */
 static bool
 read_payment_id(JsonbContainer *object, pg_uuid_t *id)
@@ -582,85 +309,156 @@ read_decline(JsonbContainer *object)
 	return error == NULL ? NULL : reduce_error("decline", NULL, 0, error);
 }
 
-static bool
-read_payment_intent(JsonbContainer *object, SlEvent *event, SlEventFlaw *flaw)
+/* ---------- events ---------- */
+
+/* A string of an event, palloc'd; NULL if absent, too long or not a string. */
+static char *
+fact_string(const SlEventFacts *facts, SlEventFact f)
 {
-	event->status = member_string(object, "status");
+	const SlFact *fact = &facts->fact[f];
+
+	if (fact->type != SL_FACT_STRING || fact->len > MAX_TOKEN)
+		return NULL;
+	return sl_without_cards(fact->text, fact->len);
+}
+
+/* A whole number of an event; false if absent or anything else. */
+static bool
+fact_int64(const SlEventFacts *facts, SlEventFact f, int64 *result)
+{
+	const SlFact *fact = &facts->fact[f];
+
+	return fact->type == SL_FACT_NUMBER &&
+		whole_number(pnstrdup(fact->text, fact->len), result);
+}
+
+static bool
+read_payment_intent(SlEvent *event, SlEventFlaw *flaw)
+{
+	const SlEventFacts *facts = &event->facts;
+	char	   *payment_id;
+
+	event->status = fact_string(facts, SL_FACT_STATUS);
 	if (event->status == NULL)
 		return bad_event(flaw, "is missing or not a string", "data.object.status");
-	if (!member_int64(object, "amount", &event->amount))
+	if (!fact_int64(facts, SL_FACT_AMOUNT, &event->amount))
 		return bad_event(flaw, "is missing or not a whole number", "data.object.amount");
-	event->currency = member_string(object, "currency");
+	event->currency = fact_string(facts, SL_FACT_CURRENCY);
 	if (event->currency == NULL)
 		return bad_event(flaw, "is missing or not a string", "data.object.currency");
-	if (!member_int64(object, "amount_capturable", &event->amount_capturable))
+	if (!fact_int64(facts, SL_FACT_AMOUNT_CAPTURABLE, &event->amount_capturable))
 		event->amount_capturable = 0;
-	if (!member_int64(object, "amount_received", &event->amount_received))
+	if (!fact_int64(facts, SL_FACT_AMOUNT_RECEIVED, &event->amount_received))
 		event->amount_received = 0;
-	event->latest_charge = member_id(object, "latest_charge");
-	event->cancellation_reason = member_string(object, "cancellation_reason");
-	event->last_error = read_decline(object);
-	event->has_payment_id = read_payment_id(object, &event->payment_id);
+	event->latest_charge = fact_string(facts, SL_FACT_LATEST_CHARGE);
+	event->cancellation_reason = fact_string(facts, SL_FACT_CANCELLATION_REASON);
+	event->last_error = sl_facts_error(facts, "decline");
+	payment_id = fact_string(facts, SL_FACT_PAYMENT_ID);
+	event->has_payment_id = payment_id != NULL &&
+		sl_uuid_parse(payment_id, &event->payment_id);
 	return true;
+}
+
+/* Read an event out of its facts; false, with the reason, if it is none. */
+static bool
+read_event(SlEvent *event, SlEventFlaw *flaw)
+{
+	const SlEventFacts *facts = &event->facts;
+	char	   *kind = fact_string(facts, SL_FACT_EVENT_KIND);
+
+	if (kind == NULL || strcmp(kind, "event") != 0)
+		return bad_event(flaw, "is not \"event\"", "object");
+	event->id = fact_string(facts, SL_FACT_EVENT_ID);
+	if (event->id == NULL || event->id[0] == '\0')
+		return bad_event(flaw, "is missing or not a string", "id");
+	event->type = fact_string(facts, SL_FACT_EVENT_TYPE);
+	if (event->type == NULL || event->type[0] == '\0')
+		return bad_event(flaw, "is missing or not a string", "type");
+	if (!fact_int64(facts, SL_FACT_EVENT_CREATED, &event->created) ||
+		event->created < 0 || event->created > INT64CONST(253402300799))
+		return bad_event(flaw, "is missing or not a time in Unix seconds", "created");
+	if (facts->fact[SL_FACT_EVENT_LIVEMODE].type != SL_FACT_BOOLEAN)
+		return bad_event(flaw, "is missing or not a boolean", "livemode");
+	event->livemode = facts->fact[SL_FACT_EVENT_LIVEMODE].boolean;
+	event->api_version = fact_string(facts, SL_FACT_EVENT_API_VERSION);
+	event->account = fact_string(facts, SL_FACT_EVENT_ACCOUNT);
+
+	if (!facts->present[SL_PART_OBJECT])
+		return bad_event(flaw, "is missing or not an object", "data.object");
+	event->object_id = fact_string(facts, SL_FACT_ID);
+	kind = fact_string(facts, SL_FACT_KIND);
+	event->is_payment_intent = kind != NULL && strcmp(kind, "payment_intent") == 0;
+	if (!event->is_payment_intent)
+	{
+		event->payment_intent_id = fact_string(facts, SL_FACT_PAYMENT_INTENT);
+		return true;
+	}
+	event->payment_intent_id = event->object_id;
+	if (event->payment_intent_id == NULL || event->payment_intent_id[0] == '\0')
+		return bad_event(flaw, "is missing or not a string", "data.object.id");
+	return read_payment_intent(event, flaw);
 }
 
 /*
- * Read an event, whole or reduced; false, with the reason, if it is none.
+ * Read bytes that should be an event.  The event points into them.
  */
-bool
-sl_event_check(Jsonb *body, SlEvent *event, SlEventFlaw *flaw)
+SlEventReading
+sl_event_read_text(const char *text, size_t len, SlEvent *event,
+				   SlEventFlaw *flaw)
 {
-	JsonbContainer *root = &body->root;
-	JsonbContainer *object;
-	char	   *kind = member_string(root, "object");
-
 	memset(event, 0, sizeof(*event));
-	if (kind == NULL || strcmp(kind, "event") != 0)
-		return bad_event(flaw, "is not \"event\"", "object");
-	event->id = member_string(root, "id");
-	if (event->id == NULL || event->id[0] == '\0')
-		return bad_event(flaw, "is missing or not a string", "id");
-	event->type = member_string(root, "type");
-	if (event->type == NULL || event->type[0] == '\0')
-		return bad_event(flaw, "is missing or not a string", "type");
-	if (!member_int64(root, "created", &event->created) ||
-		event->created < 0 || event->created > INT64CONST(253402300799))
-		return bad_event(flaw, "is missing or not a time in Unix seconds", "created");
-	if (!member_bool(root, "livemode", &event->livemode))
-		return bad_event(flaw, "is missing or not a boolean", "livemode");
-	event->api_version = member_string(root, "api_version");
-	event->account = member_string(root, "account");
-
-	object = member_object(member_object(root, "data"), "object");
-	if (object == NULL)
-		return bad_event(flaw, "is missing or not an object", "data.object");
-	event->object_id = member_string(object, "id");
-	kind = member_string(object, "object");
-	event->is_payment_intent = kind != NULL && strcmp(kind, "payment_intent") == 0;
-	if (event->is_payment_intent)
-	{
-		event->payment_intent_id = event->object_id;
-		if (event->payment_intent_id == NULL || event->payment_intent_id[0] == '\0')
-			return bad_event(flaw, "is missing or not a string", "data.object.id");
-		if (!read_payment_intent(object, event, flaw))
-			return false;
-	}
-	else
-		event->payment_intent_id = member_id(object, "payment_intent");
-
-	event->reduced = reduce_event(root, object);
-	return true;
+	if (!sl_facts_of_text(text, len, &event->facts))
+		return SL_EVENT_NO_JSON;
+	return read_event(event, flaw) ? SL_EVENT_READ : SL_EVENT_FLAWED;
 }
 
-/* The same, raising SL026 if it is none. */
+/* Read an event of the API's, raising SL026 if it is none. */
 void
 sl_event_read(Jsonb *body, SlEvent *event)
 {
 	SlEventFlaw flaw;
 
-	if (!sl_event_check(body, event, &flaw))
+	memset(event, 0, sizeof(*event));
+	sl_facts_of_jsonb(body, &event->facts);
+	if (!read_event(event, &flaw))
 		sl_event_refuse(&flaw);
 }
+
+/*
+ * Read a PaymentIntent's event that was stored: in 'event' are the columns,
+ * from its id to its payment's, and 'payload' has the rest.  Raises SL026 if it
+ * is none, which should be impossible.
+ */
+void
+sl_event_restore(SlEvent *event, Jsonb *payload)
+{
+	bool		has_payment_id = event->has_payment_id;
+	pg_uuid_t	payment_id = event->payment_id;
+	SlEventFlaw flaw;
+
+	event->is_payment_intent = true;
+	event->payment_intent_id = event->object_id;
+	sl_facts_of_jsonb(payload, &event->facts);
+	if (!read_payment_intent(event, &flaw))
+		sl_event_refuse(&flaw);
+	if (has_payment_id)
+	{
+		event->has_payment_id = true;
+		event->payment_id = payment_id;
+	}
+}
+
+/*
+ * What is stored of an event besides its columns, of which one may say whose
+ * it is.
+ */
+Jsonb *
+sl_event_stored(const SlEvent *event, bool has_payment)
+{
+	return sl_facts_stored(&event->facts, !has_payment);
+}
+
+/* ---------- answers of the API ---------- */
 
 static bool
 read_intent(JsonbContainer *object, SlIntent *intent)

@@ -11,10 +11,9 @@
 #include "utils/jsonb.h"
 #include "utils/uuid.h"
 
-/* Key of the PaymentIntent's metadata that carries the payment's id. */
-#define SL_METADATA_KEY "stripe_lifecycle_payment_id"
+#include "event_facts.h"
 
-/* Strings are palloc'd in the context current at sl_event_read; NULL = absent. */
+/* Strings are palloc'd in the context current at its reading; NULL = absent. */
 typedef struct SlEvent
 {
 	char	   *id;
@@ -39,8 +38,15 @@ typedef struct SlEvent
 	bool		has_payment_id;
 	pg_uuid_t	payment_id;		/* from the metadata */
 
-	Jsonb	   *reduced;		/* the fields that may be stored, same shape */
+	SlEventFacts facts;			/* of which all this was read */
 } SlEvent;
+
+typedef enum SlEventReading
+{
+	SL_EVENT_READ,
+	SL_EVENT_NO_JSON,			/* not an object in JSON and UTF-8 */
+	SL_EVENT_FLAWED				/* not an event */
+} SlEventReading;
 
 /* Why something is no event; constant storage. */
 typedef struct SlEventFlaw
@@ -80,11 +86,13 @@ typedef struct SlApiError
 } SlApiError;
 
 extern Jsonb *sl_json_parse(const char *text, size_t len, bool *ok);
-extern Jsonb *sl_event_parse(const char *text, size_t len, bool *ok);
 extern Jsonb *sl_json_parse_any(const char *text, size_t len);
-extern bool sl_event_check(Jsonb *body, SlEvent *event, SlEventFlaw *flaw);
+extern SlEventReading sl_event_read_text(const char *text, size_t len,
+										 SlEvent *event, SlEventFlaw *flaw);
 extern void sl_event_refuse(const SlEventFlaw *flaw);
 extern void sl_event_read(Jsonb *body, SlEvent *event);
+extern void sl_event_restore(SlEvent *event, Jsonb *payload);
+extern Jsonb *sl_event_stored(const SlEvent *event, bool has_payment);
 extern bool sl_intent_read(Jsonb *body, SlIntent *intent);
 extern bool sl_list_read(Jsonb *body, SlList *list);
 extern bool sl_list_next(const SlList *list, char **after);

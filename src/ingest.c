@@ -60,9 +60,10 @@ static SlQuery event_by_id = {
 	.columns_of = SL_EVENTS,
 	.args = {SL_TYPE_TEXT},
 };
-static SlQuery payload_of_event = {
-	.sql = "SELECT payload FROM stripe_lifecycle.webhook_events"
+static SlQuery look_at_event = {
+	.sql = "SELECT %s FROM stripe_lifecycle.webhook_events"
 	" WHERE event_id OPERATOR(pg_catalog.=) $1",
+	.columns_of = SL_EVENTS,
 	.args = {SL_TYPE_TEXT},
 };
 static SlQuery event_exists = {
@@ -335,6 +336,22 @@ carry_out(SlRow *payment, const SlEvent *event, const Verdict *v,
 		sl_drain_parked(payment);
 }
 
+/* An event about a PaymentIntent, as it stands in its row. */
+static void
+restore_event(const SlRow *row, SlEvent *event)
+{
+	memset(event, 0, sizeof(*event));
+	event->id = TextDatumGetCString(row->values[EVT_EVENT_ID]);
+	event->type = TextDatumGetCString(row->values[EVT_TYPE]);
+	event->created = unix_seconds(DatumGetTimestampTz(row->values[EVT_CREATED]));
+	event->livemode = DatumGetBool(row->values[EVT_LIVEMODE]);
+	event->object_id = TextDatumGetCString(row->values[EVT_OBJECT_ID]);
+	event->has_payment_id = !row->nulls[EVT_PAYMENT_ID];
+	if (event->has_payment_id)
+		event->payment_id = *DatumGetUUIDP(row->values[EVT_PAYMENT_ID]);
+	sl_event_restore(event, DatumGetJsonbP(row->values[EVT_PAYLOAD]));
+}
+
 /*
  * Apply the events that were parked until this PaymentIntent became known.
  * The payment is locked, linked and written; it is kept up to date in
@@ -356,7 +373,7 @@ sl_drain_parked(SlRow *payment)
 		TimestampTz now = GetCurrentTimestamp();
 
 		heap_deform_tuple(parked->vals[i], parked->tupdesc, row.values, row.nulls);
-		sl_event_read(DatumGetJsonbP(row.values[EVT_PAYLOAD]), &event);
+		restore_event(&row, &event);
 		v = judge(payment, &event);
 
 		SET(&row, EVT_OUTCOME, sl_outcome_datum(v.outcome));
@@ -404,7 +421,7 @@ store_event(const SlEvent *e, const SlRow *payment, const Verdict *v,
 		SET(&row, EVT_APPLIED_AT, TimestampTzGetDatum(now));
 	else
 		SET_NULL(&row, EVT_APPLIED_AT);
-	SET(&row, EVT_PAYLOAD, JsonbPGetDatum(e->reduced));
+	SET(&row, EVT_PAYLOAD, JsonbPGetDatum(sl_event_stored(e, payment != NULL)));
 
 	/*
 	 * Deliveries of one event about a locked payment come one at a time, so a
@@ -494,6 +511,20 @@ sl_ingest_event(const SlEvent *event, const char *source,
 
 /* ---------- events that wait for an operator ---------- */
 
+static SlEventOutcome
+outcome_of(const SlRow *event)
+{
+	return (SlEventOutcome)
+		sl_enum_position(SL_ENUM_OUTCOME, DatumGetObjectId(event->values[EVT_OUTCOME]));
+}
+
+static bool
+waits_for_decision(const SlRow *event)
+{
+	return outcome_of(event) == SL_EVENT_CONFLICT ||
+		outcome_of(event) == SL_EVENT_UNMATCHED;
+}
+
 /*
  * Take a stored event and lock what it is about, in the usual order.  Returns
  * whether it has a payment.
@@ -502,29 +533,24 @@ static bool
 lock_event(const char *event_id, SlEvent *event, SlRow *row, SlRow *payment)
 {
 	Datum		id = CStringGetTextDatum(event_id);
-	SlEventOutcome outcome;
-	bool		isnull;
-	bool		matched;
+	bool		matched = false;
 
-	if (sl_run(&payload_of_event, &id, NULL, 1) == 0)
+	if (!sl_find_row(SL_EVENTS, EVT_EVENT_ID, id, &look_at_event, row))
 		ereport(ERROR,
 				(errcode(SL_ERRCODE_UNKNOWN_EVENT),
 				 errmsg("there is no such event"),
 				 errhint("See stripe_lifecycle.conflicts, and stripe_lifecycle.webhook_events where outcome is unmatched.")));
-	sl_event_read(DatumGetJsonbP(SPI_getbinval(SPI_tuptable->vals[0],
-											   SPI_tuptable->tupdesc, 1, &isnull)),
-				  event);
-	matched = event->is_payment_intent && match_payment(event, payment);
-
-	(void) sl_run(&event_by_id, &id, NULL, 1);
-	sl_read_row(SL_EVENTS, 0, row);
-	outcome = (SlEventOutcome)
-		sl_enum_position(SL_ENUM_OUTCOME, DatumGetObjectId(row->values[EVT_OUTCOME]));
-	if (outcome != SL_EVENT_CONFLICT && outcome != SL_EVENT_UNMATCHED)
+	if (waits_for_decision(row))
+	{
+		restore_event(row, event);
+		matched = match_payment(event, payment);
+		(void) sl_lock_row(SL_EVENTS, EVT_EVENT_ID, id, &event_by_id, row);
+	}
+	if (!waits_for_decision(row))
 		ereport(ERROR,
 				(errcode(SL_ERRCODE_EVENT_DECIDED),
 				 errmsg("event \"%s\" does not wait for a decision", event_id),
-				 errdetail("Its outcome is %s.", sl_outcome_name(outcome))));
+				 errdetail("Its outcome is %s.", sl_outcome_name(outcome_of(row)))));
 	return matched;
 }
 

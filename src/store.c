@@ -821,6 +821,34 @@ sl_update_row(SlTableId table, SlRow *row, const SlRow *transition)
 		sl_write_suppressed(table);
 }
 
+/* ---------- rows that may go ---------- */
+
+/* What is older than this may be deleted just now; see retention.c. */
+static TimestampTz removal_limit = DT_NOBEGIN;
+
+/* For the guard, which judges each row by it. */
+TimestampTz
+sl_removal_limit(void)
+{
+	return removal_limit;
+}
+
+/* Run a statement that deletes rows; the guard lets those go that may. */
+void
+sl_run_removal(SlQuery *query, const Datum *values, TimestampTz limit)
+{
+	removal_limit = limit;
+	PG_TRY();
+	{
+		(void) sl_run(query, values, NULL, 0);
+	}
+	PG_FINALLY();
+	{
+		removal_limit = DT_NOBEGIN;
+	}
+	PG_END_TRY();
+}
+
 /* ---------- is this database in use? ---------- */
 
 /*

@@ -280,13 +280,16 @@ static SlRefusal
 read_delivery(SlDelivery *d, SlEvent *event)
 {
 	const char *mode = d->check_mode ? sl_expected_mode() : NULL;
-	bool		ok;
-	Jsonb	   *body = sl_event_parse(d->body, d->body_len, &ok);
 
-	if (!ok)
-		return SL_REFUSED_BAD_BODY;
-	if (!sl_event_check(body, event, &d->flaw))
-		return SL_REFUSED_BAD_EVENT;
+	switch (sl_event_read_text(d->body, d->body_len, event, &d->flaw))
+	{
+		case SL_EVENT_NO_JSON:
+			return SL_REFUSED_BAD_BODY;
+		case SL_EVENT_FLAWED:
+			return SL_REFUSED_BAD_EVENT;
+		case SL_EVENT_READ:
+			break;
+	}
 	if (mode != NULL && event->livemode != (strcmp(mode, "live") == 0))
 		return SL_REFUSED_WRONG_MODE;
 	if (!event->is_payment_intent &&

@@ -59,8 +59,8 @@ const MOVE = {
 const AUDIT = {
 	name: 'audit',
 	text: `INSERT INTO bench.node_transitions (payment_id, seq, from_state, to_state, at, source, event_id,
-			event_type, event_created, role)
-		VALUES ($1, $2, $3, $4, now(), 'webhook', $5, $6, to_timestamp($7), session_user)`,
+			event_type, event_created, role, amount, currency, livemode)
+		VALUES ($1, $2, $3, $4, now(), 'webhook', $5, $6, to_timestamp($7), session_user, $8, $9, $10)`,
 };
 
 function judge(payment, event, intent, target) {
@@ -117,7 +117,7 @@ async function ingest(client, body, header) {
 			await client.query({
 				...AUDIT,
 				values: [payment.id, payment.transitions + 1, payment.state, target, event.id,
-					event.type, event.created],
+					event.type, event.created, payment.amount, payment.currency, payment.livemode],
 			});
 		}
 		await client.query('COMMIT');

@@ -19,10 +19,12 @@ CREATE FUNCTION bench.floor_create(key text) RETURNS uuid
 DECLARE
 	the_id uuid := ('01990000-0000-7000-8000-' || lpad(to_hex(nextval('bench.floor_next')), 12, '0'))::uuid;
 BEGIN
-	INSERT INTO bench.floor_payments (id, idempotency_key, amount, currency)
-		VALUES (the_id, key, 2000, 'usd');
-	INSERT INTO bench.floor_transitions (payment_id, seq, to_state, at, source, role)
-		VALUES (the_id, 1, 'created', now(), 'create_payment', current_user);
+	INSERT INTO bench.floor_payments (id, idempotency_key, amount, currency, audit_head)
+		VALUES (the_id, key, 2000, 'usd',
+			'\x0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef');
+	INSERT INTO bench.floor_transitions (payment_id, seq, to_state, at, source, role, amount, currency, hash)
+		VALUES (the_id, 1, 'created', now(), 'create_payment', current_user, 2000, 'usd',
+			'\x0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef');
 	INSERT INTO bench.floor_requests (payment_id, operation, method, path, body, idempotency_key,
 			created_at, next_attempt_at)
 		VALUES (the_id, 'create', 'POST', '/v1/payment_intents',

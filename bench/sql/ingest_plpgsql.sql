@@ -4,6 +4,7 @@
 
 CREATE TABLE bench.plpgsql_payments (LIKE stripe_lifecycle.payments INCLUDING ALL) WITH (fillfactor = 70);
 CREATE TABLE bench.plpgsql_transitions (LIKE stripe_lifecycle.payment_transitions INCLUDING ALL);
+ALTER TABLE bench.plpgsql_transitions ALTER hash DROP NOT NULL; -- no hash chain here
 CREATE TABLE bench.plpgsql_events (LIKE stripe_lifecycle.webhook_events INCLUDING ALL);
 INSERT INTO bench.plpgsql_payments SELECT * FROM stripe_lifecycle.payments ORDER BY id;
 INSERT INTO bench.plpgsql_transitions SELECT * FROM stripe_lifecycle.payment_transitions ORDER BY payment_id;
@@ -100,9 +101,10 @@ BEGIN
 			finished_at = CASE WHEN target IN ('succeeded', 'failed') THEN moment END
 		WHERE id = payment.id;
 	INSERT INTO bench.plpgsql_transitions (payment_id, seq, from_state, to_state, at, source,
-			event_id, event_type, event_created, role)
+			event_id, event_type, event_created, role, amount, currency, livemode)
 		VALUES (payment.id, payment.transitions + 1, payment.state, target, moment, 'webhook',
-			event ->> 'id', event ->> 'type', to_timestamp((event ->> 'created')::bigint), session_user);
+			event ->> 'id', event ->> 'type', to_timestamp((event ->> 'created')::bigint), session_user,
+			payment.amount, payment.currency, payment.livemode);
 	RETURN result;
 END
 $$;

@@ -183,7 +183,7 @@ SET enable_seqscan = off;
 SELECT count(*) FROM stripe_lifecycle.payments WHERE upper(idempotency_key) = 'INDEX';
 SELECT count(*) FROM stripe_lifecycle.payments WHERE idempotency_key IN ('index', 'index-2', 'index-3');
 SELECT count(*) FROM stripe_lifecycle.payments WHERE amount = 2000 AND state = 'succeeded' AND idempotency_key LIKE 'index%';
-SELECT count(*) FROM stripe_lifecycle.webhook_events WHERE payload @> '{"data": {"object": {"id": "pi_index-3"}}}';
+SELECT count(*) FROM stripe_lifecycle.webhook_events WHERE payload @> '{"data": {"object": {"status": "processing"}}}' AND payment_intent_id = 'pi_index-3';
 RESET enable_seqscan;
 DROP INDEX stripe_lifecycle.by_hash, stripe_lifecycle.by_expression, stripe_lifecycle.by_part,
 	stripe_lifecycle.by_gin, stripe_lifecycle.by_brin;

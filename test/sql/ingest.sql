@@ -39,6 +39,23 @@ SELECT count(*) FROM stripe_lifecycle.webhook_events e WHERE e::text LIKE '%hush
 SELECT last_error, extract(epoch FROM last_error_at)::bigint AS at, latest_charge, client_secret, payment_intent_id FROM stripe_lifecycle.payments WHERE id = :'hush';
 SELECT event_id, account, object_id, payment_intent_id FROM stripe_lifecycle.webhook_events WHERE event_id = 'evt_hush';
 
+-- Of several members of one name the last counts, as in jsonb; an escape is no disguise
+SELECT t.pay('twice') AS twice \gset
+SELECT t.event('evt_twice', 'payment_intent.processing', 1000, 'pi_twice', :'twice') AS twice_body \gset
+SELECT t.ingest('{"id": "evt_first", "livemode": 7, "data": {"object": {"id": "pi_first", "metadata": {"stripe_lifecycle_payment_id": "x"}, "status": []}}, ' || substr(:'twice_body', 2));
+SELECT t.ingest(left(:'twice_body', -1) || ', "id": "evt_after"}');
+SELECT t.ingest(left(:'twice_body', -1) || ', "\u0069d": "evt_\u0065scaped"}');
+SELECT t.code(format('SELECT t.ingest(%L)', left(:'twice_body', -1) || what)) AS code, what
+  FROM unnest(ARRAY[', "data": null}', ', "data": {}}', ', "data": {"object": []}}', ', "id": {}}', ', "id": null}', ', "created": []}', ', "live\u006dode": 0}']) AS what;
+-- an object in place of an id stands for its id, whatever else is in it
+SELECT t.ingest(t.event('evt_expanded', 'charge.updated', 1000, 'ch_1', NULL, '{"object": "charge", "payment_intent": {"object": "payment_intent", "charges": [{"id": "no"}], "id": "pi_expanded", "more": {"id": "no"}}}'));
+SELECT event_id, payment_intent_id, object_id, outcome FROM stripe_lifecycle.webhook_events WHERE event_id IN ('evt_first', 'evt_twice', 'evt_after', 'evt_escaped', 'evt_expanded') ORDER BY event_id COLLATE "C";
+-- what names the payment is stored as long as there is no other word for it
+SELECT t.ingest(t.event('evt_lonely', 'payment_intent.processing', 1000, 'pi_lonely', '01890000-0000-7000-8000-000000000000')),
+	t.ingest(t.event('evt_linked', 'payment_intent.processing', 1000, 'pi_twice', :'twice'));
+SELECT event_id, payment_id IS NOT NULL AS has_payment, payload #>> '{data,object,metadata,stripe_lifecycle_payment_id}' IS NOT NULL AS stored
+  FROM stripe_lifecycle.webhook_events WHERE event_id IN ('evt_lonely', 'evt_linked') ORDER BY event_id COLLATE "C";
+
 -- Facts: amounts, charge, reason
 SELECT t.pay('facts') AS facts \gset
 SELECT t.ingest(t.event('evt_f1', 'payment_intent.amount_capturable_updated', 1000, 'pi_facts', :'facts', '{"amount_capturable": 2000, "latest_charge": "ch_f1"}'));
