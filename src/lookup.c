@@ -348,7 +348,20 @@ tidy_up(void *kind)
 	}
 }
 
-/* The same, for one kind of look, if any is due; tells when to come back. */
+/* The same where one of the rows is bad: it can wait. */
+static void
+tidy_up_carefully(SlCallKind kind, SlClaim *claim)
+{
+	ErrorData  *error = sl_try(tidy_up, &kind);
+
+	if (error == NULL)
+		return;
+	if (!sl_error_is_of_row(error->sqlerrcode))
+		ReThrowError(error);
+	claim->passed_over = error->sqlerrcode;
+}
+
+/* Claim what is due of one kind of look; lowers the time when to come back. */
 static void
 claim_kind(SlCallKind kind, SlQuery *next, const char *api_key, int room,
 		   int lease_ms, MemoryContext cxt, SlClaim *claim)
@@ -356,14 +369,13 @@ claim_kind(SlCallKind kind, SlQuery *next, const char *api_key, int room,
 	TimestampTz now = GetCurrentTimestamp();
 	TimestampTz wait_until = DT_NOEND;
 	TimestampTz due = next_of(next);
-	ErrorData  *error;
 
 	if (due <= now)
 	{
-		if (!claim->careful)
+		if (claim->careful)
+			tidy_up_carefully(kind, claim);
+		else
 			tidy_up(&kind);
-		else if ((error = sl_try(tidy_up, &kind)) != NULL)
-			claim->passed_over = error->sqlerrcode;
 		if (api_key != NULL)
 			wait_until = claim_due(kind, api_key, room, lease_ms, cxt, claim);
 		due = next_of(next);

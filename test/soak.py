@@ -1202,9 +1202,11 @@ class Books:
         self.line("each event was applied once",
                   [f"{n} were {what}" for what, n in applied.items() if what != "applied once"],
                   f"{applied['applied once']} events, each the cause of one transition")
-        self.line("the audit replays to the state", session.query(AUDIT),
+        self.line("the audit replays to the state", session.query(AUDIT)
+                  + session.query("SELECT * FROM stripe_lifecycle.verify_audit()"),
                   session.value("SELECT count(*) FROM stripe_lifecycle.payment_transitions")
-                  + " transitions without a gap, by legal edges, each with its event")
+                  + " transitions without a gap, by legal edges, each with its event; "
+                  "verify_audit() has nothing to add")
 
     def check_rows(self, session):
         """What the tables must not hold at the end."""
