@@ -134,10 +134,7 @@ $server->configure("stripe_lifecycle.checkpoint_key_file = '$key_file'", 'stripe
 eventually(sub { $server->value('SELECT coalesce(sum(leaves), 0) = (SELECT count(*) FROM stripe_lifecycle.payment_transitions)
 	FROM stripe_lifecycle.audit_checkpoints') }, 't', 'all of the trail is sealed');
 
-is($server->value('SELECT min((xpath(\'/row/c/text()\', query_to_xml(format(
-		\'SELECT count(*) AS c FROM stripe_lifecycle.%I\', t), false, true, \'\')))[1]::text::int)
-	FROM unnest(string_to_array(' . StripeLifecycle::quote("@TABLES") . ", ' ')) t"),
-	1, 'no table is empty');
+is(join(' ', grep { !$server->value("SELECT count(*) FROM stripe_lifecycle.$_") } @TABLES), '', 'no table is empty');
 
 # nothing moves from here on: the worker has nothing to do, and no access any more
 $server->configure("stripe_lifecycle.databases = 'none'");
