@@ -457,6 +457,26 @@ COMMENT ON COLUMN @extschema@.reconcile_state.failing_error IS 'id and SQLSTATE 
 COMMENT ON COLUMN @extschema@.reconcile_state.retry_from IS 'time of the oldest of them; proven_until stays before it';
 COMMENT ON COLUMN @extschema@.reconcile_state.retry_at IS 'when a run is to begin there and try them again. Its owner may set it to now()';
 
+-- Where the removal of old rows stands.  Not dumped: a restored table is gone
+-- through from its beginning.
+CREATE TABLE @extschema@.retention_state (
+	table_name  text NOT NULL,
+	block       bigint NOT NULL DEFAULT 0,
+	due_at      timestamptz,
+	removed     bigint NOT NULL DEFAULT 0,
+	finished_at timestamptz,
+	PRIMARY KEY (table_name)
+) WITH (fillfactor = 50);
+INSERT INTO @extschema@.retention_state (table_name) VALUES ('webhook_events'), ('api_requests');
+
+COMMENT ON TABLE @extschema@.retention_state IS
+'How far old rows have been removed; see stripe_lifecycle.event_retention and request_retention';
+COMMENT ON COLUMN @extschema@.retention_state.table_name IS 'webhook_events, or api_requests with api_attempts';
+COMMENT ON COLUMN @extschema@.retention_state.block IS 'page of the table at which the next step begins; 0 between rounds';
+COMMENT ON COLUMN @extschema@.retention_state.due_at IS 'when that is; NULL: at once';
+COMMENT ON COLUMN @extschema@.retention_state.removed IS 'rows removed so far';
+COMMENT ON COLUMN @extschema@.retention_state.finished_at IS 'when the table was last gone through to its end';
+
 CREATE TABLE @extschema@.operator_actions (
 	id         bigint GENERATED ALWAYS AS IDENTITY,
 	at         timestamptz NOT NULL,
@@ -835,8 +855,14 @@ CREATE FUNCTION @extschema@.resume_worker() RETURNS void
 	LANGUAGE sql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
 	SET search_path = pg_catalog, pg_temp
 	AS $$
-	SELECT @extschema@.record_action('resume_worker', NULL);
 	-- a replica has its original's rows, but not the state of its sequences
+	SELECT pg_catalog.setval('@extschema@.operator_actions_id_seq', r.id)
+	  FROM @extschema@.operator_actions_id_seq s, (SELECT pg_catalog.max(a.id) AS id FROM @extschema@.operator_actions a) r
+	 WHERE r.id > CASE WHEN s.is_called THEN s.last_value ELSE 0 END;
+	SELECT pg_catalog.setval('@extschema@.api_requests_id_seq', r.id)
+	  FROM @extschema@.api_requests_id_seq s, (SELECT pg_catalog.max(q.id) AS id FROM @extschema@.api_requests q) r
+	 WHERE r.id > CASE WHEN s.is_called THEN s.last_value ELSE 0 END;
+	SELECT @extschema@.record_action('resume_worker', NULL);
 	SELECT pg_catalog.setval('@extschema@.payment_transitions_position_seq', p.position)
 	  FROM @extschema@.payment_transitions_position_seq s,
 		   (SELECT GREATEST((SELECT pg_catalog.max(c.to_position) FROM @extschema@.audit_checkpoints c),
@@ -1421,7 +1447,13 @@ CREATE FUNCTION @extschema@.privileges(
 	SET search_path = pg_catalog, pg_temp
 	AS $$
 	SELECT k.kind, l.privilege, l.class,
-		   CASE l.class WHEN 'SCHEMA' THEN '@extschema@' ELSE '@extschema@.' || l.name END,
+		   CASE l.class
+				WHEN 'SCHEMA' THEN '@extschema@'
+				-- as granted_privileges() spells it; an error if there is no such function
+				WHEN 'FUNCTION' THEN (SELECT format('@extschema@.%I(%s)', f.proname, oidvectortypes(f.proargtypes))
+										FROM pg_proc f WHERE f.oid = ('@extschema@.' || l.name)::regprocedure)
+				ELSE '@extschema@.' || l.name
+		   END,
 		   c.column_name
 	  FROM (VALUES
 	('SCHEMA', '', 'USAGE', '{web,application,auditor,operator,worker}', NULL),
@@ -1476,6 +1508,11 @@ CREATE FUNCTION @extschema@.privileges(
 	('TABLE', 'api_attempts', 'SELECT', '{auditor,worker}', NULL),
 	('TABLE', 'api_attempts', 'INSERT', '{worker}', NULL),
 	('TABLE', 'api_attempts', 'UPDATE', '{worker}', NULL),
+	('TABLE', 'webhook_events', 'DELETE', '{worker}', NULL),
+	('TABLE', 'api_requests', 'DELETE', '{worker}', NULL),
+	('TABLE', 'api_attempts', 'DELETE', '{worker}', NULL),
+	('TABLE', 'retention_state', 'SELECT', '{auditor,operator,worker}', NULL),
+	('TABLE', 'retention_state', 'UPDATE', '{worker}', NULL),
 	('TABLE', 'reconcile_state', 'SELECT', '{auditor,worker}', NULL),
 	('TABLE', 'reconcile_state', 'INSERT', '{worker}', NULL),
 	('TABLE', 'reconcile_state', 'UPDATE', '{worker}', NULL),
@@ -1510,7 +1547,7 @@ CREATE FUNCTION @extschema@.granted_privileges(
 		UNION ALL
 		SELECT 'TYPE', format('@extschema@.%I', t.typname), NULL, t.typowner,
 			   coalesce(t.typacl, acldefault('T', t.typowner))
-		  FROM pg_type t WHERE t.typnamespace = '@extschema@'::regnamespace AND t.typtype IN ('c', 'e')
+		  FROM pg_type t WHERE t.typnamespace = '@extschema@'::regnamespace AND t.typtype = 'e'
 		UNION ALL
 		SELECT 'FUNCTION', format('@extschema@.%I(%s)', p.proname, oidvectortypes(p.proargtypes)), NULL,
 			   p.proowner, coalesce(p.proacl, acldefault('f', p.proowner))
@@ -1690,6 +1727,8 @@ CREATE FUNCTION @extschema@.lint_settings(
 	 'parameters of a statement that fails are logged: payloads of webhooks and customers'' particulars', 'Set it to 0.'),
 	('auto_explain', 'warning', 'auto_explain.log_min_duration', '^(?!-)',
 	 'plans are logged with the text of their statements, and the customers'' particulars in it', 'Set it to -1, at least for the roles that call stripe_lifecycle.'),
+	('log_redaction', 'critical', 'stripe_lifecycle.log_redaction', '^(off|false|no|0)',
+	 'card numbers, API keys and secrets are logged as they are', 'Set it to on.'),
 	('debug_print', 'warning', 'debug_print_parse', '^(on|true|yes|1)', 'parse trees are logged, with the constants in them', 'Set it to off.'),
 	('debug_print', 'warning', 'debug_print_rewritten', '^(on|true|yes|1)', 'parse trees are logged, with the constants in them', 'Set it to off.'),
 	('debug_print', 'warning', 'debug_print_plan', '^(on|true|yes|1)', 'plans are logged, with the constants in them', 'Set it to off.'),
@@ -2005,16 +2044,5 @@ SELECT @extschema@.change_privileges('GRANT', 'worker', 'stripe_lifecycle_worker
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA @extschema@ FROM PUBLIC;
 -- USAGE of a type, which PostgreSQL gives to PUBLIC, lets others make tables
 -- that stand in the way of dropping it.
-DO $$
-DECLARE
-	type name;
-BEGIN
-	FOR type IN
-		SELECT t.typname FROM pg_catalog.pg_type t
-		  JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) t.typnamespace
-		 WHERE n.nspname OPERATOR(pg_catalog.=) '@extschema@' AND t.typtype IN ('c', 'e')
-	LOOP
-		EXECUTE pg_catalog.format('REVOKE ALL ON TYPE @extschema@.%I FROM PUBLIC', type);
-	END LOOP;
-END
-$$;
+REVOKE ALL ON TYPE @extschema@.payment_state, @extschema@.event_outcome,
+	@extschema@.request_status FROM PUBLIC;

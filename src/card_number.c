@@ -258,6 +258,19 @@ skip_word(const SlText *text, size_t p)
 }
 
 static size_t
+skip_digits(const SlText *text, size_t p)
+{
+	for (;;)
+	{
+		Char		c = char_at(text, p);
+
+		if (c.kind != DIGIT)
+			return p;
+		p += c.len;
+	}
+}
+
+static size_t
 skip_separators(const SlText *text, size_t p)
 {
 	for (;;)
@@ -421,9 +434,14 @@ extend(const SlText *text, size_t p, size_t end)
 		if (other > end)
 			end = other;
 	}
-	while (sl_text_byte(text, end) == '.' &&
-		   char_at(text, end + 1).kind == DIGIT && !is_in_uuid(text, end + 1))
-		end = skip_word(text, end + 1);
+	while (sl_text_byte(text, end) == '.' && !is_in_uuid(text, end + 1))
+	{
+		size_t		decimals = skip_digits(text, end + 1);
+
+		if (decimals == end + 1 || char_at(text, decimals).kind == WORD)
+			break;
+		end = decimals;
+	}
 	return end;
 }
 

@@ -19,7 +19,8 @@ typedef struct SlClaim
 	TimestampTz next_due;		/* look again then; DT_NOEND: nothing waits */
 	bool		more;			/* look again at once, if there is room */
 	bool		careful;		/* row by row, since one of them may be bad */
-	int			passed_over;	/* error of one that had to be, packed; 0: none */
+	int			passed_over;	/* error of one that was neither claimed nor set
+								 * aside, packed; 0: there was none */
 } SlClaim;
 
 extern void sl_claim(const char *api_key, int room, int lease_ms,

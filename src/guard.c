@@ -28,6 +28,7 @@
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
+#include "utils/fmgroids.h"
 #include "utils/rel.h"
 #include "utils/uuid.h"
 
@@ -415,6 +416,51 @@ guard_attempt(Relation rel, HeapTuple old)
 		refuse_removal(rel, "update a finished row of");
 }
 
+/* The time in a column of a row; what is absent is never too old. */
+static TimestampTz
+stored_time(Relation rel, HeapTuple tuple, const char *column)
+{
+	TupleDesc	desc = RelationGetDescr(rel);
+	int			attnum = SPI_fnumber(desc, column);
+	bool		isnull = true;
+	Datum		d = attnum <= 0 ? (Datum) 0 : heap_getattr(tuple, attnum, desc, &isnull);
+
+	return isnull ? DT_NOEND : DatumGetTimestampTz(d);
+}
+
+/*
+ * May the row go because it is too old?  retention.c chooses; whatever it, or a
+ * trigger of others meanwhile, would take beyond that is refused here.
+ */
+static bool
+may_be_removed(const GuardedRow *g, HeapTuple old)
+{
+	TimestampTz limit = sl_removal_limit();
+	SlRow		row;
+
+	if (limit == DT_NOBEGIN ||
+		DatumGetInt32(OidFunctionCall0(F_PG_TRIGGER_DEPTH)) != 1)
+		return false;
+	switch (g->table)
+	{
+		case SL_EVENTS:
+			sl_deform(g->rel, g->table, old, &row);
+			return row.values[EVT_OUTCOME] != sl_outcome_datum(SL_EVENT_CONFLICT) &&
+				stored_time(g->rel, old, "received_at") < limit &&
+				stored_time(g->rel, old, "created") < limit;
+		case SL_REQUESTS:
+			sl_deform(g->rel, g->table, old, &row);
+			return (row.values[REQ_STATUS] == sl_status_datum(SL_REQUEST_SUCCEEDED) ||
+					row.values[REQ_STATUS] == sl_status_datum(SL_REQUEST_REJECTED)) &&
+				stored_time(g->rel, old, "finished_at") < limit &&
+				stored_time(g->rel, old, "created_at") < limit;
+		case SL_ATTEMPTS:
+			return stored_time(g->rel, old, "finished_at") < limit;
+		default:
+			return false;
+	}
+}
+
 static void
 check_protocol(FunctionCallInfo fcinfo)
 {
@@ -465,7 +511,11 @@ sl_guard(PG_FUNCTION_ARGS)
 	if (TRIGGER_FIRED_BY_TRUNCATE(trigdata->tg_event))
 		refuse_removal(g.rel, "truncate");
 	if (TRIGGER_FIRED_BY_DELETE(trigdata->tg_event))
-		refuse_removal(g.rel, "delete from");
+	{
+		if (!may_be_removed(&g, trigdata->tg_trigtuple))
+			refuse_removal(g.rel, "delete from");
+		return PointerGetDatum(NULL);
+	}
 	sl_refuse_subscribed(RelationGetRelid(g.rel));
 
 	if (g.table == SL_IN_USE)

@@ -41,6 +41,8 @@ bool		sl_pause_on_move;
 char	   *sl_databases;
 int			sl_reconcile_interval;
 int			sl_watch_after;
+int			sl_event_retention;
+int			sl_request_retention;
 char	   *sl_checkpoint_key_file;
 int			sl_checkpoint_interval;
 
@@ -458,6 +460,36 @@ define_privacy_settings(void)
 							 PGC_SUSET, 0, NULL, NULL, NULL);
 }
 
+/*
+ * Stripe lists an event for 30 days and can deliver it as long; what is removed
+ * earlier could be delivered, and counted, again.
+ */
+#define RETENTION_MIN	(35 * 86400)
+
+static bool
+check_retention(int *newval, void **extra, GucSource source)
+{
+	if (*newval == 0 || *newval >= RETENTION_MIN)
+		return true;
+	GUC_check_errdetail("The value must be 0, or at least 35 days: Stripe can deliver an event for 30.");
+	return false;
+}
+
+static void
+define_retention_settings(void)
+{
+	DefineCustomIntVariable("stripe_lifecycle.event_retention",
+							"How long events of Stripe's are kept.",
+							"0 keeps them for ever. Payments and the audit trail are never removed.",
+							&sl_event_retention, 0, 0, 3650 * 86400,
+							PGC_SIGHUP, GUC_UNIT_S, check_retention, NULL, NULL);
+	DefineCustomIntVariable("stripe_lifecycle.request_retention",
+							"How long the requests of payments that have ended are kept, with the records of their calls.",
+							"0 keeps them for ever.",
+							&sl_request_retention, 0, 0, 3650 * 86400,
+							PGC_SIGHUP, GUC_UNIT_S, check_retention, NULL, NULL);
+}
+
 static void
 define_checkpoint_settings(void)
 {
@@ -486,6 +518,7 @@ sl_guc_define(void)
 	define_web_settings();
 	define_worker_settings();
 	define_reconcile_settings();
+	define_retention_settings();
 	define_checkpoint_settings();
 	define_http_settings();
 	define_privacy_settings();

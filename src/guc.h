@@ -51,6 +51,8 @@ extern bool sl_pause_on_move;
 extern char *sl_databases;		/* a list; "": all */
 extern int	sl_reconcile_interval;	/* seconds; 0: off */
 extern int	sl_watch_after; /* seconds */
+extern int	sl_event_retention; /* seconds; 0: for ever */
+extern int	sl_request_retention;	/* likewise */
 extern char *sl_checkpoint_key_file;
 extern int	sl_checkpoint_interval; /* seconds; 0: off */
 

@@ -34,8 +34,8 @@
 #define ACCOUNT_OF(request) "coalesce(" request ".stripe_account, '')"
 #define IS_PENDING(request) request ".status IN ('queued', 'in_flight')"
 
-/* So many rows may be refused before one is taken. */
-#define SL_MAX_REFUSED 10
+/* So many rows at the head of the queue may be refused without holding it up. */
+#define SL_MAX_PASSED_OVER 100
 
 #define CANCEL_PATH "/v1/payment_intents/" SL_INTENT_PLACEHOLDER "/cancel"
 
@@ -58,59 +58,85 @@ static SlQuery release_waiting = {
 	" WHEN 'queued' THEN next_attempt_at = 'infinity' ELSE false END",
 	.args = {SL_TYPE_UUID, SL_TYPE_TIMESTAMPTZ},
 };
-static SlQuery give_up_expired = {
-	.sql = "UPDATE stripe_lifecycle.api_requests"
-	" SET status = 'unknown', finished_at = $1, last_error = $3, lookup_at = $4,"
-	" lookup_cursor = NULL"
-	" WHERE id IN (SELECT due.id FROM"
-	" (SELECT r.id, r.first_sent_at FROM stripe_lifecycle.api_requests r"
-	"  WHERE " IS_PENDING("r") " AND " ACCOUNT_OF("r") " = $5"
-	"  AND r.next_attempt_at <= $1"
-	"  ORDER BY r.next_attempt_at LIMIT $6 OFFSET $7 FOR UPDATE SKIP LOCKED) due"
-	" WHERE due.first_sent_at < $2)",
+
+/*
+ * Requests that are due: $2 of an account's, the first ones first, or a
+ * certain one.  $3 is the time.
+ */
+#define DUE_OF_ACCOUNT \
+	"SELECT r.id, r.first_sent_at FROM stripe_lifecycle.api_requests r" \
+	" WHERE " IS_PENDING("r") " AND " ACCOUNT_OF("r") " = $1" \
+	" AND r.next_attempt_at <= $3" \
+	" ORDER BY r.next_attempt_at LIMIT $2"
+#define DUE_BY_ID \
+	"SELECT r.id, r.first_sent_at FROM stripe_lifecycle.api_requests r" \
+	" WHERE r.id = $1 AND " IS_PENDING("r") " AND r.next_attempt_at <= $3 LIMIT $2"
+
+/* Those first sent before $4 are not sent again. */
+#define GIVE_UP(due) \
+	"UPDATE stripe_lifecycle.api_requests" \
+	" SET status = 'unknown', finished_at = $3, last_error = $5, lookup_at = $6," \
+	" lookup_cursor = NULL" \
+	" WHERE id IN (SELECT due.id FROM (" due " FOR UPDATE SKIP LOCKED) due" \
+	" WHERE due.first_sent_at < $4)"
+#define CLAIM(due) \
+	"WITH due AS (" due " FOR UPDATE SKIP LOCKED)," \
+	" claimed AS (" \
+	" UPDATE stripe_lifecycle.api_requests r" \
+	" SET status = 'in_flight', attempts = r.attempts + 1, next_attempt_at = $5," \
+	" first_sent_at = coalesce(r.first_sent_at, $3)" \
+	" FROM due WHERE r.id = due.id" \
+	" AND (due.first_sent_at >= $4 OR due.first_sent_at IS NULL)" \
+	" RETURNING r.id, r.attempts, r.operation, r.method, r.path, r.body," \
+	" r.idempotency_key, r.stripe_account, r.first_sent_at," \
+	" (SELECT p.payment_intent_id FROM stripe_lifecycle.payments p" \
+	"  WHERE p.id = r.payment_id) AS payment_intent_id," \
+	" NOT EXISTS (SELECT FROM stripe_lifecycle.payments p" \
+	"  WHERE p.id = r.payment_id) AS is_orphan)," \
+	" noted AS (" \
+	" INSERT INTO stripe_lifecycle.api_attempts (request_id, attempt, started_at)" \
+	" SELECT id, attempts, $3 FROM claimed)" \
+	" SELECT * FROM claimed ORDER BY id"
+
+static SlQuery give_up_of_account = {
+	.sql = GIVE_UP(DUE_OF_ACCOUNT),
 	.args = {
-		SL_TYPE_TIMESTAMPTZ, SL_TYPE_TIMESTAMPTZ, SL_TYPE_JSONB,
-		SL_TYPE_TIMESTAMPTZ, SL_TYPE_TEXT, SL_TYPE_INT4, SL_TYPE_INT4
+		SL_TYPE_TEXT, SL_TYPE_INT4, SL_TYPE_TIMESTAMPTZ, SL_TYPE_TIMESTAMPTZ,
+		SL_TYPE_JSONB, SL_TYPE_TIMESTAMPTZ
 	},
 };
-static SlQuery claim_due = {
-	.sql = "WITH due AS ("
-	" SELECT r.id, r.first_sent_at FROM stripe_lifecycle.api_requests r"
-	" WHERE " IS_PENDING("r") " AND " ACCOUNT_OF("r") " = $4"
-	" AND r.next_attempt_at <= $2"
-	" ORDER BY r.next_attempt_at LIMIT $1 OFFSET $5 FOR UPDATE SKIP LOCKED),"
-	" claimed AS ("
-	" UPDATE stripe_lifecycle.api_requests r"
-	" SET status = 'in_flight', attempts = r.attempts + 1, next_attempt_at = $3,"
-	" first_sent_at = coalesce(r.first_sent_at, $2)"
-	" FROM due WHERE r.id = due.id"
-	" AND (due.first_sent_at >= $6 OR due.first_sent_at IS NULL)"
-	" RETURNING r.id, r.attempts, r.operation, r.method, r.path, r.body,"
-	" r.idempotency_key, r.stripe_account, r.first_sent_at,"
-	" (SELECT p.payment_intent_id FROM stripe_lifecycle.payments p"
-	"  WHERE p.id = r.payment_id) AS payment_intent_id,"
-	" NOT EXISTS (SELECT FROM stripe_lifecycle.payments p"
-	"  WHERE p.id = r.payment_id) AS is_orphan),"
-	" noted AS ("
-	" INSERT INTO stripe_lifecycle.api_attempts (request_id, attempt, started_at)"
-	" SELECT id, attempts, $2 FROM claimed)"
-	" SELECT * FROM claimed ORDER BY id",
+static SlQuery give_up_by_id = {
+	.sql = GIVE_UP(DUE_BY_ID),
 	.args = {
-		SL_TYPE_INT4, SL_TYPE_TIMESTAMPTZ, SL_TYPE_TIMESTAMPTZ, SL_TYPE_TEXT,
-		SL_TYPE_INT4, SL_TYPE_TIMESTAMPTZ
+		SL_TYPE_INT8, SL_TYPE_INT4, SL_TYPE_TIMESTAMPTZ, SL_TYPE_TIMESTAMPTZ,
+		SL_TYPE_JSONB, SL_TYPE_TIMESTAMPTZ
 	},
+};
+static SlQuery claim_of_account = {
+	.sql = CLAIM(DUE_OF_ACCOUNT),
+	.args = {
+		SL_TYPE_TEXT, SL_TYPE_INT4, SL_TYPE_TIMESTAMPTZ, SL_TYPE_TIMESTAMPTZ,
+		SL_TYPE_TIMESTAMPTZ
+	},
+};
+static SlQuery claim_by_id = {
+	.sql = CLAIM(DUE_BY_ID),
+	.args = {
+		SL_TYPE_INT8, SL_TYPE_INT4, SL_TYPE_TIMESTAMPTZ, SL_TYPE_TIMESTAMPTZ,
+		SL_TYPE_TIMESTAMPTZ
+	},
+};
+static SlQuery due_of_account = {
+	.sql = DUE_OF_ACCOUNT,
+	.args = {SL_TYPE_TEXT, SL_TYPE_INT4, SL_TYPE_TIMESTAMPTZ},
 };
 
-/* The same row that a claim of one begins with.  No look-up would help it. */
-static SlQuery set_first_aside = {
+/* No look-up would help it. */
+static SlQuery set_bad_aside = {
 	.sql = "UPDATE stripe_lifecycle.api_requests SET status = 'unknown',"
 	" finished_at = $2, last_error = $3, lookup_at = 'infinity', lookup_cursor = NULL"
-	" WHERE id = (SELECT r.id FROM stripe_lifecycle.api_requests r"
-	"  WHERE " IS_PENDING("r") " AND " ACCOUNT_OF("r") " = $1"
-	"  AND r.next_attempt_at <= $2"
-	"  ORDER BY r.next_attempt_at LIMIT 1 OFFSET $4 FOR UPDATE SKIP LOCKED)"
-	" RETURNING id",
-	.args = {SL_TYPE_TEXT, SL_TYPE_TIMESTAMPTZ, SL_TYPE_JSONB, SL_TYPE_INT4},
+	" WHERE id = $1 AND status IN ('queued', 'in_flight')",
+	.args = {SL_TYPE_INT8, SL_TYPE_TIMESTAMPTZ, SL_TYPE_JSONB},
 };
 static SlQuery set_aside = {
 	.sql = "UPDATE stripe_lifecycle.api_requests"
@@ -316,43 +342,39 @@ sl_outbox_accounts(void)
 	return accounts;
 }
 
-/* Some requests that are due, to be claimed. */
+/* Requests that are due, to be claimed. */
 typedef struct Batch
 {
-	const char *account;
-	TimestampTz now;
+	Datum		which;			/* an account, or the id of a request */
+	bool		by_id;
 	int			limit;
-	int			skip;			/* that many of them at the head of the queue */
+	TimestampTz now;
 	int			lease_ms;
 	MemoryContext cxt;			/* of the calls */
 	List	   *calls;			/* claimed so far */
-	ErrorData  *error;			/* why the first one was not */
+	ErrorData  *error;			/* why it could not be claimed */
 } Batch;
 
 static void
 claim_batch(void *arg)
 {
 	Batch	   *b = arg;
-	Datum		expired[7];
-	Datum		args[6];
+	TimestampTz look_at = TimestampTzPlusMilliseconds(b->now, SL_LOOKUP_PAUSE_MS);
+	TimestampTz lease_end = TimestampTzPlusMilliseconds(b->now, b->lease_ms);
+	Datum		args[6] = {b->which, Int32GetDatum(b->limit), TimestampTzGetDatum(b->now),
+	TimestampTzGetDatum(b->now - SL_RETRY_WINDOW_MS * 1000)};
 	int			n;
 	int			i;
 
-	expired[0] = TimestampTzGetDatum(b->now);
-	expired[1] = args[5] = TimestampTzGetDatum(b->now - SL_RETRY_WINDOW_MS * 1000);
-	expired[2] = JsonbPGetDatum(sl_error_object("worker", "key_expired",
-												"Stripe may have forgotten the idempotency key, so the call is not repeated"));
-	expired[3] = TimestampTzGetDatum(TimestampTzPlusMilliseconds(b->now, SL_LOOKUP_PAUSE_MS));
-	expired[4] = args[3] = CStringGetTextDatum(b->account);
-	expired[5] = args[0] = Int32GetDatum(b->limit);
-	expired[6] = args[4] = Int32GetDatum(b->skip);
+	args[4] = JsonbPGetDatum(sl_error_object("worker", "key_expired",
+											 "Stripe may have forgotten the idempotency key, so the call is not repeated"));
+	args[5] = TimestampTzGetDatum(look_at);
 	/* until there is none at the head of the queue: what is behind moves up */
-	while (sl_run(&give_up_expired, expired, NULL, 0) > 0)
+	while (sl_run(b->by_id ? &give_up_by_id : &give_up_of_account, args, NULL, 0) > 0)
 		CHECK_FOR_INTERRUPTS();
 
-	args[1] = TimestampTzGetDatum(b->now);
-	args[2] = TimestampTzGetDatum(TimestampTzPlusMilliseconds(b->now, b->lease_ms));
-	n = sl_run(&claim_due, args, NULL, 0);
+	args[4] = TimestampTzGetDatum(lease_end);
+	n = sl_run(b->by_id ? &claim_by_id : &claim_of_account, args, NULL, 0);
 	for (i = 0; i < n; i++)
 	{
 		SlApiCall  *call = read_claim(SPI_tuptable->vals[i],
@@ -365,63 +387,67 @@ claim_batch(void *arg)
 }
 
 static void
-set_aside_first(void *arg)
+set_one_aside(void *arg)
 {
 	Batch	   *b = arg;
-	const char *sqlstate = unpack_sql_state(b->error->sqlerrcode);
-	Datum		args[4] = {CStringGetTextDatum(b->account), TimestampTzGetDatum(b->now),
-		JsonbPGetDatum(sl_error_object("database", sqlstate,
-									   "the database refused to have the request claimed")),
-	Int32GetDatum(b->skip)};
-	bool		isnull;
+	Datum		args[3] = {b->which, TimestampTzGetDatum(b->now),
+	JsonbPGetDatum(sl_error_object("database", unpack_sql_state(b->error->sqlerrcode),
+								   "the database refused to have the request claimed"))};
 
-	if (sl_run(&set_first_aside, args, NULL, 0) == 0)
-		return;
-	ereport(WARNING,
-			(errcode(b->error->sqlerrcode),
-			 errmsg("stripe_lifecycle set request " INT64_FORMAT " aside, which could not be claimed: SQLSTATE %s",
-					DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0],
-												SPI_tuptable->tupdesc, 1, &isnull)),
-					sqlstate),
-			 errhint("See stripe_lifecycle.dead_requests.")));
+	(void) sl_run(&set_bad_aside, args, NULL, 0);
 }
 
 /*
- * Claim row by row, in subtransactions.  What is bad about a row is its own
- * matter: it is set aside, or passed over if not even that can be had.  Where
- * row after row is refused and none is not, the fault lies elsewhere, and all
- * stay as they are.
+ * Claim one request that may be bad: if so, set it aside.  False: that could
+ * not be had either, or should not be, since it is somebody's trigger that
+ * objects, which may well object to all.
  */
-static void
-claim_carefully(Batch *b, int *passed_over)
+static bool
+claim_one(Batch *b)
 {
-	int			limit = b->limit;
-	int			refused = 0;
+	ErrorData  *error;
 
+	b->error = sl_try(claim_batch, b);
+	if (b->error == NULL)
+		return true;
+	if (!sl_error_is_of_row(b->error->sqlerrcode))
+		ReThrowError(b->error);
+	if (ERRCODE_TO_CATEGORY(b->error->sqlerrcode) == ERRCODE_PLPGSQL_ERROR)
+		return false;
+	error = sl_try(set_one_aside, b);
+	if (error != NULL && !sl_error_is_of_row(error->sqlerrcode))
+		ReThrowError(error);
+	if (error != NULL)
+		return false;
+	ereport(WARNING,
+			(errcode(b->error->sqlerrcode),
+			 errmsg("stripe_lifecycle set request " INT64_FORMAT " aside, which could not be claimed: SQLSTATE %s",
+					DatumGetInt64(b->which), unpack_sql_state(b->error->sqlerrcode)),
+			 errhint("See stripe_lifecycle.dead_requests.")));
+	return true;
+}
+
+/* Claim row by row, going past those that are bad. */
+static List *
+claim_carefully(const char *account, int limit, Batch *b, int *passed_over)
+{
+	Datum		args[3] = {CStringGetTextDatum(account),
+	Int32GetDatum(limit + SL_MAX_PASSED_OVER), TimestampTzGetDatum(b->now)};
+	int			n = sl_run(&due_of_account, args, NULL, 0);
+	SPITupleTable *due = SPI_tuptable;
+	int			i;
+
+	b->by_id = true;
 	b->limit = 1;
-	while (list_length(b->calls) < limit)
+	for (i = 0; i < n && list_length(b->calls) < limit; i++)
 	{
-		int			before = list_length(b->calls);
-		ErrorData  *error;
+		bool		isnull;
 
-		b->error = sl_try(claim_batch, b);
-		if (b->error == NULL && list_length(b->calls) == before)
-			break;
-		if (b->error == NULL)
-			continue;
-		if (!sl_error_is_of_row(b->error->sqlerrcode) ||
-			(++refused == SL_MAX_REFUSED && b->calls == NIL))
-			ReThrowError(b->error);
-		if (refused > SL_MAX_REFUSED)
-			break;
-		error = sl_try(set_aside_first, b);
-		if (error != NULL && sl_error_passes(error->sqlerrcode))
-			ReThrowError(error);
-		if (error == NULL)
-			continue;
-		*passed_over = b->error->sqlerrcode;
-		b->skip++;
+		b->which = SPI_getbinval(due->vals[i], due->tupdesc, 1, &isnull);
+		if (!claim_one(b))
+			*passed_over = b->error->sqlerrcode;
 	}
+	return b->calls;
 }
 
 /*
@@ -434,12 +460,12 @@ List *
 sl_outbox_claim(const char *account, int limit, int lease_ms, MemoryContext cxt,
 				bool careful, int *passed_over)
 {
-	Batch		batch = {account, GetCurrentTimestamp(), limit, 0, lease_ms, cxt, NIL, NULL};
+	Batch		batch = {CStringGetTextDatum(account), false, limit,
+	GetCurrentTimestamp(), lease_ms, cxt, NIL, NULL};
 
 	if (careful)
-		claim_carefully(&batch, passed_over);
-	else
-		claim_batch(&batch);
+		return claim_carefully(account, limit, &batch, passed_over);
+	claim_batch(&batch);
 	return batch.calls;
 }
 

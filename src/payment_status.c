@@ -68,21 +68,25 @@ static SlQuery latest_request = {
 	.args = {SL_TYPE_UUID},
 };
 
-/* What tells whether any of it has changed. */
+/* ... and what tells whether any of it has changed, updated_at alone apart. */
 static SlQuery mark_of_payment = {
-	.sql = "SELECT p.updated_at, p.finished_at IS NOT NULL,"
+	.sql = "SELECT p.updated_at, p.finished_at IS NOT NULL, p.state,"
+	" p.payment_intent_id IS NOT NULL, p.client_secret IS NOT NULL,"
+	" p.decline_count, p.last_error_at,"
 	" (SELECT r.status FROM stripe_lifecycle.api_requests r"
 	"  WHERE r.payment_id = p.id ORDER BY r.id DESC LIMIT 1)"
 	" FROM stripe_lifecycle.payments p WHERE p.id = $1",
 	.args = {SL_TYPE_UUID},
 };
 
+#define MARK_COLUMNS 8			/* all of them by value; NULL counts as 0 */
+#define MARK_UPDATED_AT 0
+#define MARK_FINISHED 1
+
 typedef struct Mark
 {
 	bool		found;
-	bool		finished;
-	TimestampTz updated_at;
-	Oid			request_status; /* InvalidOid: no request */
+	Datum		values[MARK_COLUMNS];
 } Mark;
 
 void
@@ -126,21 +130,37 @@ static void
 read_mark(const pg_uuid_t *id, Mark *mark)
 {
 	Datum		arg = UUIDPGetDatum(id);
-	HeapTuple	tuple;
-	TupleDesc	desc;
-	Datum		datum;
-	bool		isnull;
+	int			i;
 
 	memset(mark, 0, sizeof(*mark));
 	if (!is_visible(id) || sl_run(&mark_of_payment, &arg, NULL, 1) == 0)
 		return;
-	tuple = SPI_tuptable->vals[0];
-	desc = SPI_tuptable->tupdesc;
 	mark->found = true;
-	mark->updated_at = DatumGetTimestampTz(SPI_getbinval(tuple, desc, 1, &isnull));
-	mark->finished = DatumGetBool(SPI_getbinval(tuple, desc, 2, &isnull));
-	datum = SPI_getbinval(tuple, desc, 3, &isnull);
-	mark->request_status = isnull ? InvalidOid : DatumGetObjectId(datum);
+	for (i = 0; i < MARK_COLUMNS; i++)
+	{
+		bool		isnull;
+		Datum		value = SPI_getbinval(SPI_tuptable->vals[0],
+										  SPI_tuptable->tupdesc, i + 1, &isnull);
+
+		mark->values[i] = isnull ? (Datum) 0 : value;
+	}
+}
+
+/*
+ * Is there news?  An event that only confirms what was known, such as
+ * payment_intent.created, changes updated_at and is none.
+ */
+static bool
+differs(const Mark *a, const Mark *b)
+{
+	int			i;
+
+	for (i = MARK_FINISHED; i < MARK_COLUMNS; i++)
+	{
+		if (a->values[i] != b->values[i])
+			return true;
+	}
+	return a->found != b->found;
 }
 
 /*
@@ -173,8 +193,7 @@ sleep_until_changed(const pg_uuid_t *id, const Mark *before, uint64 seen,
 {
 	Mark		now = *before;
 
-	while (now.updated_at == before->updated_at &&
-		   now.request_status == before->request_status && now.found)
+	while (!differs(before, &now))
 	{
 		long		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), until);
 
@@ -307,8 +326,9 @@ payment_status(PG_FUNCTION_ARGS)
 		Mark		before;
 
 		glance(&id, &before);
-		if (before.found && !before.finished &&
-			(PG_ARGISNULL(2) || PG_GETARG_TIMESTAMPTZ(2) == before.updated_at))
+		if (before.found && !DatumGetBool(before.values[MARK_FINISHED]) &&
+			(PG_ARGISNULL(2) ||
+			 PG_GETARG_TIMESTAMPTZ(2) == DatumGetTimestampTz(before.values[MARK_UPDATED_AT])))
 			wait_for_change(fcinfo, &id, &before, seen, ms);
 	}
 	PG_RETURN_DATUM(HeapTupleGetDatum(look(&id, result)));

@@ -617,7 +617,7 @@ sl_write_suppressed(SlTableId table)
 					SL_SCHEMA, tables[table].name),
 			 errdetail("A trigger or rule that is not part of stripe_lifecycle discarded the row."),
 			 tables[table].identity ?
-			 errhint("Remove BEFORE triggers that return NULL and INSTEAD rules from the table.  If its rows once came by logical replication, move its sequence on with setval().") :
+			 errhint("Remove BEFORE triggers that return NULL and INSTEAD rules from the table.  If its rows once came by logical replication, resume_worker() moves its numbers on.") :
 			 errhint("Remove BEFORE triggers that return NULL and INSTEAD rules from the table.")));
 }
 
@@ -819,6 +819,34 @@ sl_update_row(SlTableId table, SlRow *row, const SlRow *transition)
 
 	if (!write_permitted(&permit, row, false))
 		sl_write_suppressed(table);
+}
+
+/* ---------- rows that may go ---------- */
+
+/* What is older than this may be deleted just now; see retention.c. */
+static TimestampTz removal_limit = DT_NOBEGIN;
+
+/* For the guard, which judges each row by it. */
+TimestampTz
+sl_removal_limit(void)
+{
+	return removal_limit;
+}
+
+/* Run a statement that deletes rows; the guard lets those go that may. */
+void
+sl_run_removal(SlQuery *query, const Datum *values, TimestampTz limit)
+{
+	removal_limit = limit;
+	PG_TRY();
+	{
+		(void) sl_run(query, values, NULL, 0);
+	}
+	PG_FINALLY();
+	{
+		removal_limit = DT_NOBEGIN;
+	}
+	PG_END_TRY();
 }
 
 /* ---------- is this database in use? ---------- */

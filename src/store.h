@@ -213,6 +213,10 @@ extern bool sl_insert_new_row(SlTableId table, SlRow *row,
 extern void sl_write_suppressed(SlTableId table);
 extern void sl_update_row(SlTableId table, SlRow *row, const SlRow *transition);
 
+/* rows that are too old, and may go */
+extern void sl_run_removal(SlQuery *query, const Datum *values, TimestampTz limit);
+extern TimestampTz sl_removal_limit(void);
+
 extern void sl_note_in_use(void);
 extern bool sl_in_use(void);
 extern bool sl_marked_in_use(void);

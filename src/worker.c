@@ -28,8 +28,9 @@
  * will pass (a deadlock, a full disk) is kept and tried again; Stripe would
  * replay its answer anyway, if this process did not live to store it.
  *
- * Now and then it seals the audit trail as well (seal.c), which concerns nobody
- * but this database: in a short transaction of its own, between the others.
+ * Now and then it seals the audit trail as well (seal.c) and removes what is too
+ * old (retention.c), which concerns nobody but this database: in short
+ * transactions of their own, between the others.
  *
  * There is one worker per database at most (slots.c).  It ends when there has
  * been nothing to do for a while, and leaves word of when the next request is
@@ -80,6 +81,7 @@
 #include "outbox.h"
 #include "pacing.h"
 #include "probe.h"
+#include "retention.h"
 #include "seal.h"
 #include "secrets.h"
 #include "settle.h"
@@ -157,6 +159,7 @@ typedef struct Worker
 	TimestampTz next_due;
 	SlSealing	sealing;
 	TimestampTz next_seal;
+	TimestampTz next_removal;	/* of what is too old */
 	TimestampTz active_at;		/* last wake, claim or answer */
 	TimestampTz complained;		/* of a claim that failed */
 } Worker;
@@ -601,7 +604,7 @@ look_at_queue(Worker *w, int room, const char *key)
 	w->careful = passed_over != 0;
 	if (w->careful)
 		complain_of_claim(w, passed_over,
-						  "It can't even be set aside, so it is passed over; the others go on.");
+						  "Those that are refused are passed over; the others go on.");
 	w->noted |= claim.calls != NIL;
 	w->next_due = claim.next_due;
 	w->look = claim.more;
@@ -872,6 +875,32 @@ seal(Worker *w)
 		sl_seal_announce(&checkpoint);
 }
 
+/* ---------- remove ---------- */
+
+/* One step of removing what is too old, if it is due; no more than sealing may
+ * it keep payments from being sent. */
+static void
+retain(Worker *w)
+{
+	if (w->failed || w->unserved || w->next_removal > GetCurrentTimestamp())
+		return;
+	w->next_removal = DT_NOEND;
+	if (!sl_retention_is_on())
+		return;
+	PG_TRY();
+	{
+		begin_transaction("stripe_lifecycle: removing what is too old");
+		if (extension_locked(w))
+			w->next_removal = sl_retain();
+		end_transaction(w);
+	}
+	PG_CATCH();
+	{
+		w->next_removal = sl_retain_failed(abandon_transaction(w)->sqlerrcode);
+	}
+	PG_END_TRY();
+}
+
 /* ---------- end ---------- */
 
 /*
@@ -919,7 +948,7 @@ leave_slot(Worker *w)
 		return sl_slot_leave(w->slot, DT_NOEND, SL_LEAVE_ABSENT, w->reloads);
 	if (w->unserved)
 		return sl_slot_leave(w->slot, 0, SL_LEAVE_UNSERVED, w->reloads);
-	return sl_slot_leave(w->slot, Min(w->next_due, w->next_seal),
+	return sl_slot_leave(w->slot, Min(w->next_due, Min(w->next_seal, w->next_removal)),
 						 w->keyless ? SL_LEAVE_KEYLESS : SL_LEAVE_IDLE, w->reloads);
 }
 
@@ -968,7 +997,7 @@ handle_interrupts(Worker *w)
 		ProcessConfigFile(PGC_SIGHUP);
 		w->unserved = !sl_database_is_served(w->database);
 		w->look = true;
-		w->next_seal = 0;
+		w->next_seal = w->next_removal = 0;
 	}
 	if (sl_slot_take_wake(w->slot))
 	{
@@ -977,6 +1006,8 @@ handle_interrupts(Worker *w)
 		/* the first payment ever, or resume_worker()? */
 		if (w->next_seal == DT_NOEND || w->sealing.held_up)
 			w->next_seal = 0;
+		if (w->next_removal == DT_NOEND)
+			w->next_removal = 0;
 	}
 }
 
@@ -984,7 +1015,8 @@ handle_interrupts(Worker *w)
 static TimestampTz
 next_turn(Worker *w)
 {
-	TimestampTz when = w->failed || w->unserved ? DT_NOEND : w->next_seal;
+	TimestampTz when = w->failed || w->unserved ? DT_NOEND :
+		Min(w->next_seal, w->next_removal);
 	dlist_iter	iter;
 
 	if (!w->failed && w->nflights < sl_max_in_flight)
@@ -1037,6 +1069,7 @@ sl_worker_main(Datum main_arg)
 		settle(&w);
 		refill(&w);
 		seal(&w);
+		retain(&w);
 		end_if_idle(&w);
 		if (!w.look || w.nflights >= sl_max_in_flight)
 			wait_for_something(&w);

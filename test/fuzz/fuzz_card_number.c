@@ -330,7 +330,7 @@ find(size_t from, size_t *start, size_t *end)
 				*end = number_at(j);
 		for (; j < nwords; j++)
 			if (words[j].start == *end + 1 && text[*end] == '.' &&
-				!words[j].in_uuid)
+				words[j].pure && !words[j].in_uuid)
 				*end = words[j].end;
 		return true;
 	}

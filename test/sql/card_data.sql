@@ -10,6 +10,9 @@ CREATE FUNCTION t.call(args text) RETURNS text LANGUAGE sql AS $$
 					 CASE WHEN args !~ 'idempotency_key =>' THEN 'idempotency_key => ''k-' || md5(args) || '''' END, nullif(args, '')) || ')'
 $$;
 
+-- A plain INSERT into a database that could still be restored into
+SELECT t.code($$INSERT INTO stripe_lifecycle.payments (id, idempotency_key, amount, currency, description) VALUES (gen_random_uuid(), 'first', 1, 'usd', '4242424242424242')$$);
+
 -- Every argument that is text or jsonb, by whatever else is wrong with it
 SELECT proargnames[i] AS argument, t.code(t.call(format('%s => %L', proargnames[i], CASE proargtypes[i - 1] WHEN 'jsonb'::regtype THEN '{"k": "4242 4242 4242 4242"}' ELSE 'x 4242-4242-4242-4242' END))) AS result
   FROM pg_proc, generate_series(1, pronargs) AS i WHERE oid = 'stripe_lifecycle.create_payment'::regproc AND proargtypes[i - 1] IN ('text'::regtype, 'jsonb'::regtype) ORDER BY i;

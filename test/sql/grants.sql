@@ -82,7 +82,7 @@ CREATE TABLE t.results (result text);
 \o /dev/null
 SELECT format('INSERT INTO t.results SELECT t.leaves(%L, %L)', kinds, kind) FROM (SELECT DISTINCT kinds FROM t.sets) s, t.kinds WHERE kind IN (SELECT kind FROM t.own_privileges) \gexec
 \o
-SELECT result, count(*) >= 24 AS of_many FROM t.results GROUP BY 1;
+SELECT result, count(*) >= 64 AS of_many FROM t.results GROUP BY 1;
 
 -- What somebody else granted, and nothing of ours gives, stays
 CREATE TABLE t.theirs ();

@@ -236,5 +236,5 @@ SELECT count(*) FROM stripe_lifecycle.in_use;
 INSERT INTO stripe_lifecycle.payments (id, idempotency_key, amount, currency) VALUES ('01900000-0000-7000-8000-000000000001', 'by hand', 2000, 'usd');
 SELECT stripe_lifecycle.resume_worker(), stripe_lifecycle.resume_worker();
 SELECT count(*) FROM stripe_lifecycle.in_use;
-SELECT t.code($$INSERT INTO stripe_lifecycle.operator_actions OVERRIDING SYSTEM VALUE VALUES (779, now(), 'me', 'nothing')$$) AS action;
+SELECT t.code($$INSERT INTO stripe_lifecycle.operator_actions OVERRIDING SYSTEM VALUE VALUES (999, now(), 'me', 'nothing')$$) AS action;
 \i :end

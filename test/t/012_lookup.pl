@@ -254,6 +254,10 @@ $stripe->no_faults;
 $stripe->fault(kind => '500_after');
 $id = $server->create_payment;
 becomes($id, 'create', 'unknown', 'many others were made after it');
+
+# not before they are there, however long that takes
+$server->sql("UPDATE stripe_lifecycle.api_requests SET lookup_at = now() + interval '1 h'
+	WHERE payment_id = '$id'");
 $stripe->api('payment_intents', 'amount=100&currency=eur') foreach 1 .. 210;
 $stripe->fault(
 	route => $LIST,

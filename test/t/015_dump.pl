@@ -10,14 +10,15 @@ use lib "$FindBin::RealBin/../lib";
 use JSON::PP;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
+use SealedTrail;
 use StripeLifecycle;
 use Test::More;
 use Time::HiRes qw(time);
 
 my $PAYMENTS = 10_000;
 my @TABLES = qw(payments payment_transitions webhook_events api_requests api_attempts
-  reconcile_state operator_actions worker_state);
-my @SEQUENCES = qw(api_requests_id_seq operator_actions_id_seq);
+  reconcile_state operator_actions audit_checkpoints worker_state);
+my @SEQUENCES = qw(api_requests_id_seq operator_actions_id_seq payment_transitions_position_seq);
 
 my $stripe = StripeLifecycle::StandIn->new(seed => 15);
 my $server = StripeLifecycle->new('original', $stripe,
@@ -122,12 +123,21 @@ is($server->value(q{SELECT string_agg(DISTINCT outcome::text, ' ' ORDER BY outco
 	'applied conflict ignored recorded stale unmatched', 'events of all outcomes');
 is($server->value(q{SELECT string_agg(DISTINCT status::text, ' ' ORDER BY status::text) FROM stripe_lifecycle.api_requests}),
 	'queued rejected succeeded unknown', 'requests of all kinds');
+is($server->value('SELECT paused FROM stripe_lifecycle.worker_state'), 'f', 'the original sends');
+is($server->value('SELECT count(*) FROM stripe_lifecycle.verify_audit()'), 0, 'its audit trail is sound');
+
+# sealed, too
+my $key_file = "$server->{dir}/checkpoint_key";
+my $key = make_key();
+StripeLifecycle::write_secret($key_file, $key);
+$server->configure("stripe_lifecycle.checkpoint_key_file = '$key_file'", 'stripe_lifecycle.checkpoint_interval = 1s');
+eventually(sub { $server->value('SELECT coalesce(sum(leaves), 0) = (SELECT count(*) FROM stripe_lifecycle.payment_transitions)
+	FROM stripe_lifecycle.audit_checkpoints') }, 't', 'all of the trail is sealed');
+
 is($server->value('SELECT min((xpath(\'/row/c/text()\', query_to_xml(format(
 		\'SELECT count(*) AS c FROM stripe_lifecycle.%I\', t), false, true, \'\')))[1]::text::int)
 	FROM unnest(string_to_array(' . StripeLifecycle::quote("@TABLES") . ", ' ')) t"),
 	1, 'no table is empty');
-is($server->value('SELECT paused FROM stripe_lifecycle.worker_state'), 'f', 'the original sends');
-is($server->value('SELECT count(*) FROM stripe_lifecycle.verify_audit()'), 0, 'its audit trail is sound');
 
 # nothing moves from here on: the worker has nothing to do, and no access any more
 $server->configure("stripe_lifecycle.databases = 'none'");
@@ -157,6 +167,8 @@ sub is_a_copy
 
 	is(checksums($node, $database), $original, "$how: identical, table by table and sequence by sequence");
 	is($run->('SELECT count(*) FROM stripe_lifecycle.verify_audit()'), 0, "$how: the audit trail is proven");
+	is($run->('SELECT count(*) FROM stripe_lifecycle.verify_checkpoints(public_keys => \'' . public_key($key) . '\')'), 0,
+		"$how: its seals are whole");
 	is($run->(q{SELECT status FROM stripe_lifecycle.health() WHERE check_name = 'guards'}), 'ok',
 		"$how: the guards are on");
 	is($run->('SELECT count(*) FROM stripe_lifecycle.in_use'), 0, "$how: not in use yet");
@@ -190,6 +202,11 @@ my $source = $server->node->connstr('postgres');
 my $folder = $server->{dir};
 my %took;
 
+sub take_dump
+{
+	return command_checks_all([@_], 0, [qr/^$/], [qr/^$/], "$_[0] $_[1]: without a word");
+}
+
 sub restore
 {
 	my ($how, @command) = @_;
@@ -200,19 +217,19 @@ sub restore
 	return;
 }
 
-command_ok([ 'pg_dump', '-f', "$folder/plain.sql", $source ], 'pg_dump');
+take_dump('pg_dump', '-f', "$folder/plain.sql", $source);
 restore('psql', 'psql', '-X', '-q', '-o', '/dev/null', '-v', 'ON_ERROR_STOP=1', '-f', "$folder/plain.sql",
 	new_database('plain'));
 is_a_copy($other->node, 'plain', 'psql');
 
-command_ok([ 'pg_dump', '-Fc', '-f', "$folder/custom", $source ], 'pg_dump -Fc');
+take_dump('pg_dump', '-Fc', '-f', "$folder/custom", $source);
 restore('pg_restore -j4', 'pg_restore', '-j4', '-d', new_database('custom'), "$folder/custom");
 is_a_copy($other->node, 'custom', 'pg_restore -j4');
 
 # payments wait for their trails, however many jobs there are
-foreach (1 .. 3)
+foreach (2, 3, 8)
 {
-	restore("pg_restore -j8, $_", 'pg_restore', '-j8', '-d', new_database("again_$_"), "$folder/custom");
+	restore("pg_restore -j$_", 'pg_restore', "-j$_", '-d', new_database("again_$_"), "$folder/custom");
 	$other->sql("DROP DATABASE again_$_");
 }
 
@@ -229,14 +246,14 @@ is($other->value('SELECT count(*) FROM stripe_lifecycle.payments', 'trailless'),
 my $connection = new_database('only_data');
 $other->sql('CREATE EXTENSION stripe_lifecycle', 'only_data');
 $other->disconnect;
-command_ok([ 'pg_dump', '--data-only', '-f', "$folder/data.sql", $source ], 'pg_dump --data-only');
+take_dump('pg_dump', '--data-only', '-f', "$folder/data.sql", $source);
 restore('--data-only', 'psql', '-X', '-q', '-o', '/dev/null', '-v', 'ON_ERROR_STOP=1', '-f', "$folder/data.sql",
 	$connection);
 is_a_copy($other->node, 'only_data', '--data-only');
 
 # as statements, in one transaction
 $connection = new_database('inserts');
-command_ok([ 'pg_dump', '--rows-per-insert=100', '-f', "$folder/inserts.sql", $source ], 'pg_dump --inserts');
+take_dump('pg_dump', '--rows-per-insert=100', '-f', "$folder/inserts.sql", $source);
 restore('--inserts', 'psql', '-X', '-q', '-1', '-o', '/dev/null', '-v', 'ON_ERROR_STOP=1', '-f',
 	"$folder/inserts.sql", $connection);
 is_a_copy($other->node, 'inserts', '--inserts');
@@ -245,7 +262,7 @@ my $cluster = PostgreSQL::Test::Cluster->new('cluster');
 $cluster->init(extra => [ '--encoding=UTF8', '--locale=C', '--no-sync' ]);
 $cluster->append_conf('postgresql.conf', "log_statement = none\n");
 $cluster->start;
-command_ok([ 'pg_dumpall', '-f', "$folder/all.sql", '-d', $source ], 'pg_dumpall');
+take_dump('pg_dumpall', '-f', "$folder/all.sql", '-d', $source);
 my ($said, $errors) = run_command(
 	[ 'psql', '-X', '-q', '-o', '/dev/null', '-f', "$folder/all.sql", $cluster->connstr('postgres') ]);
 is(join("\n", grep { !/role "\w+" already exists/ } $errors =~ /(ERROR:.*)/g), '',

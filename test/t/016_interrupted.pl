@@ -253,6 +253,36 @@ eventually(sub { status($id) }, 'succeeded', 'the next look-up decides');
 unlike($server->log_text($log), qr/WARNING/, 'without any complaint');
 is(scalar $stripe->intents_of($id), 1, 'there is one PaymentIntent');
 
+# Somebody has a row locked that is to be looked up: the worker does not spin.
+$stripe->fault(kind => '500_after');
+$id = $server->create_payment;
+eventually(sub { status($id) }, 'unknown', 'unknown');
+my $locker = StripeLifecycle::Session->new($server->node, 'postgres');
+SKIP:
+{
+	my $pid = $server->value("SELECT pid FROM pg_stat_activity
+		WHERE backend_type = 'stripe_lifecycle worker'");
+	my $ticks = sub {
+		my @stat = split ' ', slurp_file("/proc/$pid/stat");
+
+		return $stat[13] + $stat[14];
+	};
+
+	skip 'no /proc', 1 unless -r "/proc/$pid/stat";
+	$server->sql("UPDATE stripe_lifecycle.api_requests
+		SET lookup_at = now() + interval '1 s' WHERE payment_id = '$id'");
+	$locker->run("BEGIN; SELECT FROM stripe_lifecycle.api_requests
+		WHERE payment_id = '$id' FOR UPDATE");
+	$server->sql('SELECT stripe_lifecycle.wake_worker()');
+	sleep 1.2;    # now it is due
+	my $before = $ticks->();
+	sleep 2;
+	cmp_ok($ticks->() - $before, '<', 20, 'a locked row makes it wait, not spin');
+}
+$locker->run('ROLLBACK');
+$locker->close;
+eventually(sub { status($id) }, 'succeeded', 'and is looked up when it is free');
+
 #
 # Calls in flight, of which nothing is known but that they were made
 #
@@ -402,7 +432,36 @@ is(scalar(() = $server->log_text($log) =~ /WARNING:  stripe_lifecycle could not 
 by_hand("UPDATE stripe_lifecycle.api_requests SET attempts = 1, status = 'succeeded'
 	WHERE payment_id IN ('$unknown', '$watched')");
 
-# One that somebody's trigger does not even let be set aside.
+# Many of them, and all before the good one.
+$server->sql('SELECT stripe_lifecycle.pause_worker()');
+$server->sql(q{SELECT stripe_lifecycle.create_payment(100, 'eur', 'many-bad-' || n)
+	FROM generate_series(1, 50) n});
+by_hand("UPDATE stripe_lifecycle.api_requests SET attempts = 2147483647 WHERE status = 'queued'");
+my $after_many = $server->create_payment;
+$server->sql('SELECT stripe_lifecycle.resume_worker()');
+$server->intent_known($after_many, 'a good request goes past fifty bad ones');
+is($server->value("SELECT count(*) FROM stripe_lifecycle.dead_requests d
+		JOIN stripe_lifecycle.payments p ON p.id = d.payment_id
+		WHERE p.idempotency_key LIKE 'many-bad-%'"),
+	50, 'which are set aside');
+by_hand("UPDATE stripe_lifecycle.api_requests SET status = 'rejected', attempts = 1 WHERE status = 'unknown'");
+
+# What was given up for its age is looked up, also beside a bad one.
+$server->sql('SELECT stripe_lifecycle.pause_worker()');
+my $expired = $server->create_payment;
+my $beside = $server->create_payment;
+by_hand("UPDATE stripe_lifecycle.api_requests SET
+		attempts = CASE payment_id WHEN '$beside' THEN 2147483647 ELSE 1 END,
+		first_sent_at = CASE payment_id WHEN '$expired' THEN now() - interval '24 h' END
+	WHERE payment_id IN ('$expired', '$beside')");
+$server->sql('SELECT stripe_lifecycle.resume_worker()');
+eventually(sub { status($beside) }, 'unknown', 'a bad request behind one that is too old');
+is( join(' ', map { $server->request($_)->{last_error}{code} } $expired, $beside),
+	'key_expired 22003', 'each is set aside for its own reason');
+unlike($server->request($expired)->{lookup_at}, qr/infinity/, 'the old one is looked up');
+by_hand("UPDATE stripe_lifecycle.api_requests SET status = 'rejected', attempts = 1 WHERE status = 'unknown'");
+
+# Some that somebody's trigger does not let be touched.
 $server->sql('SELECT stripe_lifecycle.pause_worker()');
 my @spoiled = map { $server->create_payment } 1 .. 3;
 $server->sql(
@@ -412,30 +471,27 @@ $server->sql(
 my @good = map { $server->create_payment } 1 .. 20;
 $log = $server->log_length;
 $server->sql('SELECT stripe_lifecycle.resume_worker()');
-$server->intent_known($_, 'requests go past one that nobody may touch') foreach @good;
+$server->intent_known($_, 'requests go past some that nobody may touch') foreach @good;
 $server->intent_known($server->create_payment, 'also later');
 sleep 2;
 is(scalar(() = $server->log_text($log) =~ /WARNING: /g), 1, 'which is worth one warning');
 like($server->log_text($log),
 	qr/could not claim requests: SQLSTATE P0001\n.*DETAIL:.*passed over/, 'that says so');
 $server->sql('DROP TRIGGER spoil ON stripe_lifecycle.api_requests');
-$server->intent_known($_, 'when it may be touched it is sent') foreach @spoiled;
+$server->intent_known($_, 'when they may be touched they are sent') foreach @spoiled;
 
-# Where every row is refused it is not the rows' fault: none is set aside.
+# Where a trigger refuses all, none is set aside.
 $server->sql('SELECT stripe_lifecycle.pause_worker()');
 $server->sql('CREATE TRIGGER spoil BEFORE INSERT ON stripe_lifecycle.api_attempts
 	FOR EACH ROW EXECUTE FUNCTION spoil()');
 my @refused = map { $server->create_payment } 1 .. 12;
-$log = $server->log_length;
 $server->sql('SELECT stripe_lifecycle.resume_worker()');
-eventually(sub { $server->log_text($log) },
-	qr/WARNING:  stripe_lifecycle worker could not claim requests: SQLSTATE P0001/,
-	'a fault that is not the rows\' is logged');
+sleep 2;
 is($server->value("SELECT count(*) FROM stripe_lifecycle.api_requests
 		WHERE status = 'queued' AND attempts = 0"),
-	12, 'and no request is set aside for it');
+	12, 'no request is set aside for a trigger that refuses all');
 $server->sql('DROP TRIGGER spoil ON stripe_lifecycle.api_attempts');
-$server->intent_known($_, 'when it is mended all are sent') foreach @refused;
+$server->intent_known($_, 'when it is gone all are sent') foreach @refused;
 no_call_is_open('no call is left open');
 
 $server->audit_is_sound;

@@ -138,6 +138,7 @@ sql('ALTER SYSTEM RESET log_parameter_max_length');
 $node->reload;
 setting('log_parameters_on_error|warning|log_parameter_max_length_on_error', 'log_parameter_max_length_on_error', $_)
   foreach qw(64 -1);
+setting('log_redaction|critical|stripe_lifecycle.log_redaction', 'stripe_lifecycle.log_redaction', 'off');
 setting("debug_print|warning|$_", $_, 'on') foreach qw(debug_print_parse debug_print_rewritten debug_print_plan);
 setting("durability|critical|$_", $_, 'off') foreach qw(fsync full_page_writes synchronous_commit);
 setting("durability|critical|$_", $_, 'on') foreach qw(zero_damaged_pages ignore_checksum_failure);

@@ -7,6 +7,7 @@ use warnings FATAL => 'all';
 use FindBin;
 use lib "$FindBin::RealBin/../lib";
 use PostgreSQL::Test::Utils;
+use SealedTrail;
 use StripeLifecycle;
 use Test::More;
 
@@ -15,7 +16,14 @@ my $conf = "wal_level = logical\nmax_replication_slots = 20\nmax_wal_senders = 2
 my $publisher = StripeLifecycle->new('publisher', $stripe, conf => $conf);
 my $subscriber = StripeLifecycle->new('subscriber', $stripe, conf => $conf);
 my @TABLES = qw(payments payment_transitions webhook_events api_requests api_attempts
-  reconcile_state operator_actions);
+  reconcile_state operator_actions audit_checkpoints);
+
+my $key_file = "$publisher->{dir}/checkpoint_key";
+
+my $key = make_key();
+
+StripeLifecycle::write_secret($key_file, $key);
+$publisher->configure("stripe_lifecycle.checkpoint_key_file = '$key_file'", 'stripe_lifecycle.checkpoint_interval = 1s');
 
 # rows before the subscription and after it, of every kind
 sub live
@@ -106,6 +114,10 @@ $publisher->sql("SELECT stripe_lifecycle.pause_worker('a break')");
 $publisher->sql('SELECT stripe_lifecycle.resume_worker()');
 caught_up('what comes after it');
 is($subscriber->value('SELECT count(*) FROM stripe_lifecycle.verify_audit()'), 0, 'the trail is proven there');
+eventually(sub { $subscriber->value('SELECT count(*) FROM stripe_lifecycle.audit_checkpoints') },
+	sub { $_[0] > 0 }, 'sealed too');
+is($subscriber->value('SELECT count(*) FROM stripe_lifecycle.verify_checkpoints(public_keys => \'' . public_key($key) . '\')'), 0,
+	'and its seals are whole');
 is($subscriber->value("SELECT source || role FROM stripe_lifecycle.payment_transitions WHERE payment_id = '$second' AND seq = 1"),
 	$publisher->value("SELECT source || role FROM stripe_lifecycle.payment_transitions WHERE payment_id = '$second' AND seq = 1"),
 	'no row was added to it');
@@ -170,9 +182,6 @@ $publisher->stop;
 $subscriber->sql($_, 'second')
   foreach ('ALTER SUBSCRIPTION tables DISABLE', 'ALTER SUBSCRIPTION tables SET (slot_name = NONE)', 'DROP SUBSCRIPTION tables');
 is($subscriber->value('SELECT paused FROM stripe_lifecycle.worker_state', 'second'), 't', 'it stays paused after that');
-my $copied = $subscriber->sql(q{SELECT max(id) FROM stripe_lifecycle.api_requests}, 'second');
-$subscriber->sql("SELECT setval('stripe_lifecycle.api_requests_id_seq', $copied),
-	setval('stripe_lifecycle.operator_actions_id_seq', (SELECT max(id) FROM stripe_lifecycle.operator_actions))", 'second');
 $subscriber->sql('SELECT stripe_lifecycle.resume_worker()', 'second');
 $subscriber->intent_known($queued, 'after resume_worker() what was queued is sent', 'second');
 my $own = $subscriber->create_payment(database => 'second');
@@ -181,6 +190,8 @@ is($subscriber->error('INSERT INTO stripe_lifecycle.payment_transitions SELECT g
 		NULL, NULL, NULL, role, NULL, amount, currency, NULL, hash FROM stripe_lifecycle.payment_transitions LIMIT 1', 'second')->{sqlstate},
 	'SL004', 'the guards are what they are anywhere');
 $subscriber->audit_is_sound('the trail goes on', 'second');
+is($subscriber->value('SELECT count(*) FROM stripe_lifecycle.verify_checkpoints(public_keys => \'' . public_key($key) . '\')', 'second'), 0,
+	'no seal is broken by it');
 
 $subscriber->stop;
 done_testing();

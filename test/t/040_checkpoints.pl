@@ -247,7 +247,7 @@ write_secret($load, q{
 \set keep random(1, 10)
 \set k random(1, 1000000000000)
 BEGIN;
-SELECT stripe_lifecycle.create_payment(100, 'eur', 'load-' || :k || '-' || :client_id);
+SELECT stripe_lifecycle.create_payment(100, 'eur', 'load_' || :k || '_' || :client_id);
 SELECT pg_sleep(:pause * 0.001);
 \if :keep > 2
 COMMIT;

@@ -13,7 +13,8 @@
  * runs the fuzzer until its time is up, and ends the server.  What guides it
  * is the coverage of the rooms; the server's code is not instrumented, and is
  * what it is in production.  libFuzzer's options are in the environment
- * variable FUZZ_OPTIONS, separated by blanks.
+ * variable FUZZ_OPTIONS, separated by blanks; FUZZ_PROGRAM is the command by
+ * which it can call itself with other options.  The script run sets both.
  *
  *-------------------------------------------------------------------------
  */
@@ -144,14 +145,14 @@ void
 _PG_init(void)
 {
 	char	   *options = getenv("FUZZ_OPTIONS");
-	char	   *args[MAX_OPTIONS + 2] = {"fuzz"};
+	char	   *args[MAX_OPTIONS + 2] = {getenv("FUZZ_PROGRAM")};
 	char	  **argv = args;
 	int			argc = 1;
 	char	   *word;
 
-	if (IsUnderPostmaster || options == NULL)
+	if (IsUnderPostmaster || options == NULL || args[0] == NULL)
 		ereport(ERROR,
-				(errmsg("this library is for a server in single-user mode, with FUZZ_OPTIONS in its environment")));
+				(errmsg("this library is for a server in single-user mode that server/run starts")));
 	for (word = strtok(options, " "); word != NULL && argc <= MAX_OPTIONS;
 		 word = strtok(NULL, " "))
 		args[argc++] = word;
