@@ -250,22 +250,24 @@ time_to_wait(FunctionCallInfo fcinfo)
 	return left < 0 ? ms : Max(Min(ms, left - TIME_TO_ANSWER_MS), 0);
 }
 
-/*
- * The shape of the answer.  Who calls the function in FROM has found it out
- * already, which takes as long as finding the payment.
- */
+/* The shape of the answer, which who calls the function in FROM has at hand. */
 static TupleDesc
 result_desc(FunctionCallInfo fcinfo)
 {
 	ReturnSetInfo *caller = (ReturnSetInfo *) fcinfo->resultinfo;
-	TupleDesc	desc;
+	TupleDesc	desc = NULL;
 
-	if (caller != NULL && IsA(caller, ReturnSetInfo) &&
-		caller->expectedDesc != NULL &&
-		caller->expectedDesc->natts == (int) STATUS_COLUMNS)
-		return BlessTupleDesc(caller->expectedDesc);
-	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+	if (caller != NULL && IsA(caller, ReturnSetInfo))
+		desc = caller->expectedDesc;
+	if (desc == NULL &&
+		get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
+	if (desc->natts != (int) STATUS_COLUMNS)
+		ereport(ERROR,
+				(errcode(SL_ERRCODE_SCHEMA_MISMATCH),
+				 errmsg("type \"%s.payment_summary\" is not as the library expects it",
+						SL_SCHEMA),
+				 errhint("Run ALTER EXTENSION stripe_lifecycle UPDATE.")));
 	return BlessTupleDesc(desc);
 }
 
