@@ -279,10 +279,8 @@ look(const pg_uuid_t *id, TupleDesc result)
 	bool		nulls[STATUS_COLUMNS];
 	SlRow		payment;
 	SlRow		request;
-	HeapTuple	tuple;
 	int			i;
 
-	SPI_connect();
 	sl_require_visible(id);
 	if (!sl_find_row(SL_PAYMENTS, PAY_ID, UUIDPGetDatum(id), &payment_by_id,
 					 &payment))
@@ -298,9 +296,7 @@ look(const pg_uuid_t *id, TupleDesc result)
 										   &request);
 	if (!nulls[STATUS_REQUEST])
 		values[STATUS_REQUEST] = request.values[REQ_STATUS];
-	tuple = SPI_copytuple(heap_form_tuple(result, values, nulls));
-	SPI_finish();
-	return tuple;
+	return heap_form_tuple(result, values, nulls);
 }
 
 /*

@@ -285,9 +285,7 @@ find(Relation rel, Relation index, const ScanKeyData *question, Datum key,
 	IndexScanDesc scan = begin_scan(rel, index, question, key);
 	bool		found = index_getnext_slot(scan, ForwardScanDirection, slot);
 
-	if (found)
-		ExecMaterializeSlot(slot);
-	index_endscan(scan);
+	index_endscan(scan);		/* the slot holds the page by itself */
 	return found;
 }
 
@@ -297,21 +295,28 @@ find_newest(Relation rel, Relation index, const ScanKeyData *question,
 			Datum key, TupleTableSlot *newest)
 {
 	IndexScanDesc scan = begin_scan(rel, index, question, key);
-	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	TupleTableSlot *slot = NULL;
 	int64		largest = 0;
-	bool		found = false;
+	bool		found = index_getnext_slot(scan, ForwardScanDirection, newest);
+	bool		isnull;
 
-	while (index_getnext_slot(scan, ForwardScanDirection, slot))
+	if (found)
 	{
-		bool		isnull;
+		largest = DatumGetInt64(slot_getattr(newest, 1, &isnull));
+		slot = table_slot_create(rel, NULL);
+	}
+	while (found && index_getnext_slot(scan, ForwardScanDirection, slot))
+	{
 		int64		n = DatumGetInt64(slot_getattr(slot, 1, &isnull));
 
-		if (!found || n > largest)
+		if (n > largest)
+		{
 			ExecCopySlot(newest, slot);
-		largest = found ? Max(largest, n) : n;
-		found = true;
+			largest = n;
+		}
 	}
-	ExecDropSingleTupleTableSlot(slot);
+	if (slot != NULL)
+		ExecDropSingleTupleTableSlot(slot);
 	index_endscan(scan);
 	return found;
 }
