@@ -23,6 +23,10 @@ PGFILEDESC = "stripe_lifecycle - Stripe payments as a guarded state machine"
 # The control file is the one place that says which version this is.
 EXTVERSION = $(shell sed -n "s/^default_version *= *'\(.*\)'.*/\1/p" $(EXTENSION).control)
 
+# The versions of the extension's objects that this library works with, separated by blanks: its own,
+# and earlier ones whose objects have all that it relies on. With others it refuses to do anything.
+ACCEPTS = $(EXTVERSION)
+
 SOURCES := $(sort $(wildcard src/*.c))
 PROJECT_HEADERS := $(sort $(wildcard src/*.h))
 OBJS = $(SOURCES:.c=.o)
@@ -34,6 +38,7 @@ SHLIB_EXPORTS = src/exports.txt
 SHLIB_LINK = -lcurl -lcrypto
 
 # PostgreSQL's own headers leave parameters unused, and so does every function with PG_FUNCTION_ARGS.
+PG_CPPFLAGS = -DSL_VERSION='"$(EXTVERSION)"' -DSL_ACCEPTS='"$(ACCEPTS)"'
 PG_CFLAGS = -Wall -Wextra -Wno-unused-parameter $(if $(filter-out 0,$(WERROR)),-Werror)
 
 # pg_regress looks for NAME.sql in ./sql before it looks in test/sql, so nothing but the

@@ -126,11 +126,12 @@ link_all()
 # private_postgres DIR: an installation of our own below DIR; sets bindir to its programs.
 private_postgres()
 {
-	local system_bin system_share system_lib
+	local system_bin system_share system_lib system_include
 
 	system_bin=$("$PG_CONFIG" --bindir)
 	system_share=$("$PG_CONFIG" --sharedir)
 	system_lib=$("$PG_CONFIG" --pkglibdir)
+	system_include=$("$PG_CONFIG" --includedir-server)
 	bindir=$1$system_bin
 
 	as_user mkdir -p "$bindir"
@@ -138,6 +139,8 @@ private_postgres()
 	link_all "$system_lib" "$1$system_lib" stripe_lifecycle.so
 	link_all "$system_share" "$1$system_share" extension
 	link_all "$system_share/extension" "$1$system_share/extension" stripe_lifecycle.control
+	# a test builds libraries against it
+	link_all "$system_include" "$1$system_include"
 	as_user find "$1$system_share/extension" -name 'stripe_lifecycle--*.sql' -delete
 
 	[ "$(as_user "$bindir/pg_config" --sharedir)" = "$1$system_share" ] ||

@@ -973,6 +973,14 @@ CREATE FUNCTION @extschema@.stats_latency(
 COMMENT ON FUNCTION @extschema@.stats_latency() IS
 'The histogram of how long calls to Stripe took, with its bounds in milliseconds; the last bucket has no upper one';
 
+CREATE FUNCTION @extschema@.versions(
+	OUT library text, OUT objects text, OUT problem text)
+	RETURNS record
+	LANGUAGE c STABLE PARALLEL SAFE
+	AS 'MODULE_PATHNAME', 'sl_versions';
+COMMENT ON FUNCTION @extschema@.versions() IS
+'The version of the library that this session runs, of the extension in this database, and why they do not fit; problem is NULL if they do. Scripts of updates ask it first';
+
 CREATE FUNCTION @extschema@.server_status(
 	OUT preloaded boolean, OUT launcher_running boolean, OUT worker_running boolean,
 	OUT database_served boolean,
@@ -1187,6 +1195,17 @@ DECLARE
 	since timestamptz;
 	standby boolean := pg_is_in_recovery();
 BEGIN
+	-- with a library of another version nothing else can be asked
+	check_name := 'library';
+	SELECT v.problem INTO detail FROM @extschema@.versions() v;
+	IF detail IS NOT NULL THEN
+		status := 'critical';
+		detail := format('%s, so nothing is done and nothing is sent to Stripe', detail);
+		hint := 'If the library is the newer one, run ALTER EXTENSION stripe_lifecycle UPDATE; if it is the older one, restart the server.';
+		RETURN NEXT;
+		RETURN;
+	END IF;
+
 	SELECT * INTO here FROM @extschema@.server_status();
 	SELECT * INTO counted FROM @extschema@.stats();
 	SELECT to_jsonb(w) INTO state FROM @extschema@.worker_state w;
@@ -1199,7 +1218,6 @@ BEGIN
 	lag := greatest(date_trunc('second', facts.lag), interval '0');
 	tried := date_trunc('second', facts.tried);
 
-	check_name := 'library';
 	IF here.preloaded THEN
 		status := 'ok'; detail := 'the library is preloaded'; hint := NULL;
 	ELSE
@@ -1497,6 +1515,7 @@ CREATE FUNCTION @extschema@.privileges(
 	('FUNCTION', 'checkpoint_line(@extschema@.audit_checkpoints)', 'EXECUTE', '{auditor}', NULL),
 	('FUNCTION', 'audit_export(timestamp with time zone, timestamp with time zone, text)', 'EXECUTE', '{auditor}', NULL),
 	('FUNCTION', 'health()', 'EXECUTE', '{auditor,operator}', NULL),
+	('FUNCTION', 'versions()', 'EXECUTE', '{auditor,operator}', NULL),
 	('FUNCTION', 'stats()', 'EXECUTE', '{auditor,operator}', NULL),
 	('FUNCTION', 'stats_latency()', 'EXECUTE', '{auditor,operator}', NULL),
 	('FUNCTION', 'secrets_status()', 'EXECUTE', '{auditor,operator}', NULL),

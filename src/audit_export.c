@@ -28,6 +28,7 @@
 #include "utils/tuplestore.h"
 
 #include "audit.h"
+#include "catalog.h"
 #include "checkpoint_store.h"
 #include "compat.h"
 #include "errors.h"
@@ -322,6 +323,7 @@ sl_audit_export(PG_FUNCTION_ARGS)
 		text_to_cstring(PG_GETARG_TEXT_PP(2));
 	Export		x = {0};
 
+	sl_require_version();
 	x.json = strcmp(format, "json") == 0;
 	if (!x.json && strcmp(format, "csv") != 0)
 		ereport(ERROR,

@@ -2,7 +2,7 @@
  *
  * catalog.c
  *	  Finds the extension's types and enum labels, and notices when the
- *	  extension was dropped and created again.
+ *	  extension was dropped and created again, or updated.
  *
  * Labels are resolved by name, never by assumed OID: enum OIDs differ from
  * database to database.  The cache belongs to one incarnation of the
@@ -25,6 +25,7 @@
 #include "compat.h"
 #include "errors.h"
 #include "state_machine.h"
+#include "version.h"
 
 static const char *const enum_names[SL_ENUM_COUNT] = {
 	"payment_state", "event_outcome", "request_status"
@@ -41,9 +42,18 @@ static const char *const status_labels[] = {
 static SlCatalog cache;
 static bool cache_valid = false;
 
-/* A type or a schema changed somewhere: look again before trusting the cache. */
+/*
+ * A type, a schema, a function or a table changed somewhere, so the extension
+ * may have been updated: look again before trusting the cache.
+ */
 static void
 invalidate(Datum arg, int cacheid, uint32 hashvalue)
+{
+	cache_valid = false;
+}
+
+static void
+invalidate_of_table(Datum arg, Oid relid)
 {
 	cache_valid = false;
 }
@@ -57,6 +67,8 @@ watch_catalogs(void)
 		return;
 	CacheRegisterSyscacheCallback(TYPEOID, invalidate, (Datum) 0);
 	CacheRegisterSyscacheCallback(NAMESPACEOID, invalidate, (Datum) 0);
+	CacheRegisterSyscacheCallback(PROCOID, invalidate, (Datum) 0);
+	CacheRegisterRelcacheCallback(invalidate_of_table, (Datum) 0);
 	watching = true;
 }
 
@@ -64,7 +76,7 @@ watch_catalogs(void)
 bool
 sl_extension_present(void)
 {
-	return OidIsValid(get_extension_oid(SL_SCHEMA, true));
+	return OidIsValid(get_extension_oid(SL_EXTENSION, true));
 }
 
 /* A label by its position, NULL past the last; constant storage. */
@@ -106,8 +118,41 @@ load_labels(SlCatalog *c, SlEnumId id)
 }
 
 /*
+ * The objects must be of a version that this library works with.  In a script
+ * of the extension they need not, and nothing is concluded for afterwards.
+ */
+static bool
+check_version(void)
+{
+	char	   *problem;
+
+	if (sl_in_own_script())
+		return false;
+	problem = sl_version_problem();
+	if (problem != NULL)
+		ereport(ERROR,
+				(errcode(SL_ERRCODE_SCHEMA_MISMATCH),
+				 errmsg("%s", problem),
+				 errdetail("They do not fit, so nothing is done."),
+				 errhint("%s", sl_version_hint())));
+	return true;
+}
+
+/*
+ * For every function that SQL can call, before it relies on anything: do the
+ * library and the extension's objects fit?  Costs nothing but after changes of
+ * the catalogs.
+ */
+void
+sl_require_version(void)
+{
+	(void) sl_catalog();
+}
+
+/*
  * The OIDs of the extension in this database, valid until the caller next
- * lets go of its snapshot.  Raises an error if the extension is missing.
+ * lets go of its snapshot.  Raises an error if the extension is missing, or of
+ * a version that is not the library's.
  */
 const SlCatalog *
 sl_catalog(void)
@@ -115,6 +160,7 @@ sl_catalog(void)
 	SlCatalog	fresh = {0};
 	Oid			schema;
 	Oid			state;
+	bool		checked;
 	int			i;
 
 	if (cache_valid)
@@ -129,9 +175,10 @@ sl_catalog(void)
 				 errmsg("extension \"stripe_lifecycle\" is not installed in this database"),
 				 errhint("Run CREATE EXTENSION stripe_lifecycle.")));
 
+	checked = check_version();
 	if (cache.schema == schema && cache.enums[SL_ENUM_STATE] == state)
 	{
-		cache_valid = true;
+		cache_valid = checked;
 		return &cache;
 	}
 
@@ -143,7 +190,7 @@ sl_catalog(void)
 	}
 	fresh.generation = cache.generation + 1;
 	cache = fresh;
-	cache_valid = true;
+	cache_valid = checked;
 	return &cache;
 }
 

@@ -31,6 +31,7 @@ typedef struct SlCatalog
 
 extern bool sl_extension_present(void);
 extern const SlCatalog *sl_catalog(void);
+extern void sl_require_version(void);
 extern const char *sl_enum_label(SlEnumId id, int position);
 extern int	sl_enum_position(SlEnumId id, Oid label);
 

@@ -20,6 +20,12 @@
 extern PGDLLEXPORT void _PG_init(void);
 #endif
 
+/* A function that does not return: an attribute behind its declaration until 17,
+ * a word before it from 18 on. */
+#if PG_VERSION_NUM < 180000
+#define pg_noreturn pg_attribute_noreturn()
+#endif
+
 /*
  * Building jsonb: the builder became one struct in 19.
  */

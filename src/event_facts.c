@@ -207,8 +207,10 @@ take_expanded(SlJsonScan *s, SlFact *fact)
 	while (sl_json_next_key(s))
 	{
 		SlJsonType	type;
+		int			len;
+		const char *name = token_text(s, &len);
 
-		if (s->token_len != 2 || memcmp(s->token, "id", 2) != 0)
+		if (len != 2 || memcmp(name, "id", 2) != 0)
 		{
 			sl_json_skip(s);
 			continue;

@@ -26,6 +26,7 @@
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
+#include "catalog.h"
 #include "compat.h"
 #include "guc.h"
 #include "secrets.h"
@@ -102,12 +103,14 @@ histogram(const SlStats *stats)
 Datum
 sl_stats(PG_FUNCTION_ARGS)
 {
-	TupleDesc	desc = result_desc(fcinfo, STATS_COLUMNS);
+	TupleDesc	desc;
 	Datum		values[STATS_COLUMNS] = {0};
 	bool		nulls[STATS_COLUMNS];
 	SlStats		stats;
 	int			n = 0;
 
+	sl_require_version();
+	desc = result_desc(fcinfo, STATS_COLUMNS);
 	memset(nulls, true, sizeof(nulls));
 	if (sl_stats_read(&stats))
 	{
@@ -138,6 +141,7 @@ sl_stats_latency(PG_FUNCTION_ARGS)
 	SlStats		stats;
 	int			i;
 
+	sl_require_version();
 	sl_init_materialized(fcinfo);
 	if (!sl_stats_read(&stats))
 		return (Datum) 0;
@@ -210,7 +214,7 @@ sl_server_status(PG_FUNCTION_ARGS)
 		[SL_KEY_TEST] = "test",
 		[SL_KEY_LIVE] = "live"
 	};
-	TupleDesc	desc = result_desc(fcinfo, SERVER_COLUMNS);
+	TupleDesc	desc;
 	Datum		values[SERVER_COLUMNS];
 	bool		nulls[SERVER_COLUMNS];
 	char	   *problem;
@@ -218,6 +222,8 @@ sl_server_status(PG_FUNCTION_ARGS)
 	int			nsecrets;
 	int			n = 0;
 
+	sl_require_version();
+	desc = result_desc(fcinfo, SERVER_COLUMNS);
 	put(values, nulls, &n, false, BoolGetDatum(sl_slots_ready()));
 	put(values, nulls, &n, false, BoolGetDatum(sl_worker_available()));
 	put(values, nulls, &n, false, BoolGetDatum(worker_running()));

@@ -8,6 +8,8 @@
 #ifndef SL_HTTP_ERRORS_H
 #define SL_HTTP_ERRORS_H
 
+#include "compat.h"
+
 #include "fmgr.h"
 
 /*
@@ -19,6 +21,6 @@ extern Datum sl_http_call(PGFunction body, FunctionCallInfo fcinfo,
 						  const char *name);
 
 /* Turn away a request, whoever called; retry_after in seconds. */
-extern void sl_http_too_many_requests(int64 retry_after) pg_attribute_noreturn();
+pg_noreturn extern void sl_http_too_many_requests(int64 retry_after);
 
 #endif							/* SL_HTTP_ERRORS_H */

@@ -25,6 +25,7 @@
 #include "miscadmin.h"
 #include "utils/builtins.h"
 
+#include "catalog.h"
 #include "compat.h"
 #include "errors.h"
 #include "guc.h"
@@ -185,6 +186,7 @@ sl_webhook(PG_FUNCTION_ARGS)
 	SL_PRIVATE_ARGUMENTS_BEGIN();
 	PG_TRY();
 	{
+		sl_require_version();
 		sl_deliver(&d);
 		answer = d.refusal == SL_NOT_REFUSED ? accepted_answer(d.outcome) :
 			refused_answer(&d);

@@ -26,6 +26,7 @@
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 
+#include "catalog.h"
 #include "compat.h"
 #include "errors.h"
 #include "ingest.h"
@@ -144,6 +145,7 @@ sl_record_action(PG_FUNCTION_ARGS)
 	text	   *reason = reason_argument(fcinfo, 1);
 	char	   *role = GetUserNameFromId(GetOuterUserId(), true);
 
+	sl_require_version();
 	if (PG_ARGISNULL(0))
 		ereport(ERROR,
 				(errcode(SL_ERRCODE_ARGUMENT),
@@ -329,6 +331,7 @@ sl_retry_request(PG_FUNCTION_ARGS)
 	SlRow		request;
 	char	   *operation;
 
+	sl_require_version();
 	sl_require_writable("retry_request()");
 	SPI_connect();
 	lock_request(id, &payment, &request);
@@ -385,6 +388,7 @@ event_again(FunctionCallInfo fcinfo, SlAgain how, const char *action, text *reas
 Datum
 sl_replay_event(PG_FUNCTION_ARGS)
 {
+	sl_require_version();
 	sl_require_writable("replay_event()");
 	return event_again(fcinfo, SL_AGAIN_JUDGE, "replay_event",
 					   reason_argument(fcinfo, 1));
@@ -401,6 +405,7 @@ sl_resolve_conflict(PG_FUNCTION_ARGS)
 		text_to_cstring(PG_GETARG_TEXT_PP(1));
 	bool		accept = strcmp(action, "accept") == 0;
 
+	sl_require_version();
 	sl_require_writable("resolve_conflict()");
 	if (!accept && strcmp(action, "dismiss") != 0)
 		ereport(ERROR,

@@ -26,6 +26,7 @@
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 
+#include "catalog.h"
 #include "changes.h"
 #include "compat.h"
 #include "errors.h"
@@ -312,6 +313,7 @@ payment_status(PG_FUNCTION_ARGS)
 	TupleDesc	result;
 	int64		ms;
 
+	sl_require_version();
 	if (PG_ARGISNULL(0))
 		sl_unknown_payment();
 	id = *PG_GETARG_UUID_P(0);

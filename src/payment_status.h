@@ -8,10 +8,12 @@
 #ifndef SL_PAYMENT_STATUS_H
 #define SL_PAYMENT_STATUS_H
 
+#include "compat.h"
+
 #include "utils/uuid.h"
 
 /* Raises SL017, the same for an id that never was and for one not to be seen. */
-extern void sl_unknown_payment(void) pg_attribute_noreturn();
+pg_noreturn extern void sl_unknown_payment(void);
 
 /* Raises that if this caller may not see the payment.  Needs SPI. */
 extern void sl_require_visible(const pg_uuid_t *id);

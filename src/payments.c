@@ -20,6 +20,7 @@
 #include "utils/uuid.h"
 
 #include "audit.h"
+#include "catalog.h"
 #include "compat.h"
 #include "errors.h"
 #include "guc.h"
@@ -182,6 +183,7 @@ create_payment(PG_FUNCTION_ARGS)
 
 	sl_require_writable("create_payment()");
 	SL_PRIVATE_ARGUMENTS_BEGIN();
+	sl_require_version();
 	read_creator(&caller);
 	sl_args_read(fcinfo, &args);
 	SPI_connect();
@@ -237,6 +239,7 @@ confirm_payment(PG_FUNCTION_ARGS)
 
 	sl_require_writable("confirm_payment()");
 	SL_PRIVATE_ARGUMENTS_BEGIN();
+	sl_require_version();
 	body = sl_params_body(PG_ARGISNULL(1) ? NULL : PG_GETARG_JSONB_P(1));
 	SPI_connect();
 	lock_unfinished(fcinfo, "confirm", &payment);
@@ -263,6 +266,7 @@ cancel_payment(PG_FUNCTION_ARGS)
 	int64		id;
 	int			i;
 
+	sl_require_version();
 	sl_require_writable("cancel_payment()");
 	if (!PG_ARGISNULL(1))
 	{

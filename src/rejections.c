@@ -20,6 +20,7 @@
 #include "utils/fmgrprotos.h"
 #include "utils/timestamp.h"
 
+#include "catalog.h"
 #include "compat.h"
 #include "rejections.h"
 #include "shmem.h"
@@ -161,6 +162,7 @@ sl_recent_rejections(PG_FUNCTION_ARGS)
 	int			n;
 	int			i;
 
+	sl_require_version();
 	sl_init_materialized(fcinfo);
 	n = copy_ring(&entries);
 	for (i = 0; i < n; i++)

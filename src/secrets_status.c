@@ -18,6 +18,7 @@
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
+#include "catalog.h"
 #include "compat.h"
 #include "secrets.h"
 
@@ -50,6 +51,7 @@ sl_secrets_status(PG_FUNCTION_ARGS)
 	int			n;
 	int			i;
 
+	sl_require_version();
 	sl_init_materialized(fcinfo);
 	n = sl_secrets_survey(infos);
 	for (i = 0; i < n; i++)

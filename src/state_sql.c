@@ -11,6 +11,7 @@
 #include "funcapi.h"
 #include "utils/builtins.h"
 
+#include "catalog.h"
 #include "compat.h"
 #include "store.h"
 #include "wake.h"
@@ -29,6 +30,7 @@ sl_legal_transitions(PG_FUNCTION_ARGS)
 	const SlEdge *edges = sl_edges(&n);
 	size_t		i;
 
+	sl_require_version();
 	sl_init_materialized(fcinfo);
 	for (i = 0; i < n; i++)
 	{
@@ -50,6 +52,7 @@ sl_legal_transitions(PG_FUNCTION_ARGS)
 Datum
 sl_wake_worker(PG_FUNCTION_ARGS)
 {
+	sl_require_version();
 	sl_wake_at_commit();
 	PG_RETURN_VOID();
 }

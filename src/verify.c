@@ -22,6 +22,7 @@
 #include "utils/uuid.h"
 
 #include "audit.h"
+#include "catalog.h"
 #include "compat.h"
 
 PG_FUNCTION_INFO_V1(sl_verify_audit);
@@ -255,6 +256,7 @@ sl_verify_audit(PG_FUNCTION_ARGS)
 	Datum		payment_id = all ? (Datum) 0 : PG_GETARG_DATUM(0);
 	Sink		sink;
 
+	sl_require_version();
 	sl_init_materialized(fcinfo);
 	sink.result = (ReturnSetInfo *) fcinfo->resultinfo;
 

@@ -27,6 +27,7 @@
 #include "utils/typcache.h"
 
 #include "audit.h"
+#include "catalog.h"
 #include "checkpoint_store.h"
 #include "compat.h"
 #include "errors.h"
@@ -166,6 +167,7 @@ sl_verify_checkpoints(PG_FUNCTION_ARGS)
 	SlSealedTrail *volatile trail;
 	int64		from_number;
 
+	sl_require_version();
 	sl_init_materialized(fcinfo);
 	ring = trusted_keys(PG_ARGISNULL(1) ? NULL : PG_GETARG_TEXT_PP(1));
 	trail = sl_sealed_trail_new(ring, put_finding, result);
@@ -206,6 +208,7 @@ sl_checkpoint_line_sql(PG_FUNCTION_ARGS)
 	SlRow		row;
 	int			i;
 
+	sl_require_version();
 	tuple.t_len = HeapTupleHeaderGetDatumLength(header);
 	ItemPointerSetInvalid(&tuple.t_self);
 	tuple.t_tableOid = InvalidOid;

@@ -23,6 +23,7 @@
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
+#include "catalog.h"
 #include "compat.h"
 #include "errors.h"
 #include "event_reader.h"
@@ -451,6 +452,7 @@ sl_ingest_webhook(PG_FUNCTION_ARGS)
 	}
 
 	SL_PRIVATE_ARGUMENTS_BEGIN();
+	sl_require_version();
 	PG_TRY();
 	{
 		sl_deliver(&d);

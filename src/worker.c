@@ -88,9 +88,9 @@
 #include "slots.h"
 #include "stats.h"
 #include "stripe_api.h"
+#include "version.h"
 #include "worker.h"
 
-#define SL_EXTENSION "stripe_lifecycle"
 #define SL_WORKER_ROLE "stripe_lifecycle_worker"
 
 /* Longest wait for a lock, in milliseconds, as a setting has it. */
@@ -149,8 +149,9 @@ typedef struct Worker
 	int			nended;
 
 	bool		look;			/* the queue may hold more than we know */
-	bool		absent;			/* the extension is not there, ... */
-	bool		replaced;		/* ... but another one of its name is */
+	bool		absent;			/* the extension is not there, or not ours, ... */
+	bool		replaced;		/* ... but another one of its name is, ... */
+	bool		unfit;			/* ... or one of a version that is not this library's */
 	bool		unserved;		/* stripe_lifecycle.databases leaves us out */
 	bool		noted;			/* we have left our name in worker_state */
 	bool		keyless;
@@ -252,6 +253,26 @@ act_as_worker(void)
 }
 
 /*
+ * The objects are of another version than the library, so their queue is not
+ * ours to touch.  Whoever brings the two together wakes us.
+ */
+static bool
+is_unfit(Worker *w)
+{
+	char	   *problem = sl_version_problem();
+
+	if (problem != NULL && !w->unfit)
+		ereport(WARNING,
+				(errcode(SL_ERRCODE_SCHEMA_MISMATCH),
+				 errmsg("stripe_lifecycle sends nothing from database \"%s\": %s",
+						get_database_name(MyDatabaseId), problem),
+				 errdetail("What is queued waits."),
+				 errhint("%s", sl_version_hint())));
+	w->unfit = problem != NULL;
+	return w->unfit;
+}
+
+/*
  * Is the extension there, and will it be until this transaction ends?  DROP
  * EXTENSION waits for us then, for as long as one of our short transactions
  * lasts; if it was first, we find nothing once it is done.  If so, the rest of
@@ -273,7 +294,7 @@ extension_locked(Worker *w)
 	}
 	w->replaced = OidIsValid(oid) && OidIsValid(w->extension) &&
 		oid != w->extension;
-	w->absent = !OidIsValid(oid) || w->replaced;
+	w->absent = !OidIsValid(oid) || w->replaced || is_unfit(w);
 	if (w->absent)
 		return false;
 	w->extension = oid;

@@ -6,7 +6,7 @@ CREATE OR REPLACE PROCEDURE bench.create_slowly(series text, n int, pause double
 	LANGUAGE plpgsql AS $$
 BEGIN
 	FOR i IN 1 .. n LOOP
-		PERFORM stripe_lifecycle.create_payment(2000, 'usd', series || '-' || i);
+		PERFORM stripe_lifecycle.create_payment(2000, 'usd', series || '-n' || i);
 		COMMIT;
 		PERFORM pg_sleep(pause);
 	END LOOP;

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 #
 # The version stands in the control file; META.json, the changelog and the scripts have to agree, and
-# there is a way from every released version to it.
+# there is a way from every released version to it. Released scripts are as they were (released.sha256).
 
 set -eu
 cd "$(dirname "$0")/../.."
@@ -40,4 +40,10 @@ for script in sql/*; do
 		*) complain "$script: only scripts of the extension may be in sql/, or a test's name could meet one" ;;
 	esac
 done
+released=$(grep -v '^#' test/check/released.sha256 || true)
+[ -z "$released" ] || sha256sum --check --quiet --strict <<<"$released" ||
+	complain "a script that was released is not what it was: write a new one that updates"
+
+grep -qE '^ACCEPTS = .*\$\(EXTVERSION\)' Makefile ||
+	complain "ACCEPTS in the Makefile lacks the extension's own version"
 exit $bad

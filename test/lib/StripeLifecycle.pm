@@ -268,14 +268,16 @@ sub write_secret
 =item StripeLifecycle->new(name, stand-in, conf => text, ...)
 
 Makes and starts a cluster with the extension in database postgres. Options:
-conf (lines for postgresql.conf), start (0: don't).
+conf (lines for postgresql.conf), start (0: don't), install_path (of another
+installation, see NextVersion.pm).
 
 =cut
 
 sub new
 {
 	my ($class, $name, $stripe, %options) = @_;
-	my $node = PostgreSQL::Test::Cluster->new($name);
+	my $node = PostgreSQL::Test::Cluster->new($name,
+		$options{install_path} ? (install_path => $options{install_path}) : ());
 	my $dir = PostgreSQL::Test::Utils::tempdir;
 	my $self = bless {
 		node => $node,

@@ -115,6 +115,7 @@ INSERT INTO t.calls (function, statement) VALUES
 	('stats', 'SELECT * FROM stripe_lifecycle.stats()'),
 	('stats_latency', 'SELECT * FROM stripe_lifecycle.stats_latency()'),
 	('lint', 'SELECT * FROM stripe_lifecycle.lint()'),
+	('versions', 'SELECT * FROM stripe_lifecycle.versions()'),
 	('secrets_status', 'SELECT * FROM stripe_lifecycle.secrets_status()'),
 	('pause_worker', $$SELECT stripe_lifecycle.pause_worker('attack')$$),
 	('resume_worker', 'SELECT stripe_lifecycle.resume_worker()'),

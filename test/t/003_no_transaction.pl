@@ -156,11 +156,24 @@ sub warnings_about_key
 
 unlink $server->{api_key_file};
 $server->reload;
-my @waiting = ($server->create_payment(idempotency_key => 'keyless-0'));
-eventually(\&warnings_about_key, 1, 'without a key there is a warning');
+# until the worker has heard of the reload it sends with the key that it has
+my @waiting;
+eventually(
+	sub {
+		my $p = $server->create_payment;
+
+		sleep 0.02
+		  until warnings_about_key()
+		  || defined $server->payment($p, 'payment_intent_id');
+		push @waiting, $p
+		  unless defined $server->payment($p, 'payment_intent_id');
+		return warnings_about_key();
+	},
+	1,
+	'without a key there is a warning');
 my $requests = $stripe->count('requests');
 push @waiting, $server->create_payment(idempotency_key => "keyless-$_")
-  foreach 1 .. 3;
+  foreach 0 .. 3;
 eventually(sub { $server->workers }, 0, 'and the worker leaves');
 is($stripe->count('requests'), $requests, 'nothing is sent');
 is( $server->value(

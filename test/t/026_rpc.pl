@@ -120,6 +120,7 @@ fails($rest->rpc('create_payment', { %good, %{ $_->[2] } }, @shop), @$_[ 0, 1 ],
   [ 422, 'SL015', { capture_method => $MARK }, 'capture_method' ],
   [ 422, 'SL015', { decline_policy => $MARK }, 'decline_policy' ],
   [ 422, 'SL015', { stripe_account => "acct_1\r\nX-Inj: 1" }, 'stripe_account' ],
+  [ 422, 'SL019', { description => "card 4242 4242 4242 4242 $MARK" }, 'a card number' ],
   [ 409, 'SL016', { idempotency_key => 'order-1', amount => 2001 }, 'another amount' ],
   [ 409, 'SL016', { idempotency_key => 'order-1', description => $MARK }, 'another description' ];
 $answer = $rest->rpc('create_payment', { %good, idempotency_key => 'order-1', amount => 2001 }, @shop);
