@@ -661,24 +661,44 @@ CREATE FUNCTION @extschema@.create_payment(
 COMMENT ON FUNCTION @extschema@.create_payment(bigint, text, text, text, text, text, text, text, text, jsonb, jsonb) IS
 'Records a payment and queues the creation of its PaymentIntent, both in the caller''s transaction; the same key with the same arguments returns the same payment. Returns the payment''s id';
 
+-- A type of its own, not OUT parameters: PostgreSQL would put the shape of the
+-- answer together from them twice for each call, which takes longer than to find
+-- the payment.
+CREATE TYPE @extschema@.payment_summary AS (
+	id                uuid,
+	state             @extschema@.payment_state,
+	amount            bigint,
+	currency          text,
+	payment_intent_id text,
+	client_secret     text,
+	request_status    @extschema@.request_status,
+	last_error        jsonb,
+	decline_count     integer,
+	livemode          boolean,
+	created_at        timestamptz,
+	updated_at        timestamptz,
+	finished_at       timestamptz
+);
+COMMENT ON TYPE @extschema@.payment_summary IS 'What payment_status() shows of a payment';
+COMMENT ON COLUMN @extschema@.payment_summary.id IS 'as in payments, and so are the others where nothing else is said';
+COMMENT ON COLUMN @extschema@.payment_summary.state IS 'see legal_transitions()';
+COMMENT ON COLUMN @extschema@.payment_summary.amount IS 'in the smallest unit of the currency';
+COMMENT ON COLUMN @extschema@.payment_summary.currency IS 'ISO 4217 code in lower case';
+COMMENT ON COLUMN @extschema@.payment_summary.payment_intent_id IS 'Stripe''s id (pi_...), once known';
+COMMENT ON COLUMN @extschema@.payment_summary.client_secret IS 'for the customer''s browser, until the payment ends';
+COMMENT ON COLUMN @extschema@.payment_summary.request_status IS 'of the latest call to Stripe; NULL if there was none';
+COMMENT ON COLUMN @extschema@.payment_summary.last_error IS 'the latest decline, or the refusal of the latest API call';
+COMMENT ON COLUMN @extschema@.payment_summary.decline_count IS 'how many declines Stripe reported';
+COMMENT ON COLUMN @extschema@.payment_summary.livemode IS 'real money or test mode, once known';
+COMMENT ON COLUMN @extschema@.payment_summary.created_at IS 'when create_payment() ran';
+COMMENT ON COLUMN @extschema@.payment_summary.updated_at IS 'when the payment last changed';
+COMMENT ON COLUMN @extschema@.payment_summary.finished_at IS 'when it reached succeeded or failed';
+
 CREATE FUNCTION @extschema@.payment_status(
 	payment_id uuid,
 	wait interval DEFAULT '0',
-	known timestamptz DEFAULT NULL,
-	OUT id uuid,
-	OUT state @extschema@.payment_state,
-	OUT amount bigint,
-	OUT currency text,
-	OUT payment_intent_id text,
-	OUT client_secret text,
-	OUT request_status @extschema@.request_status,
-	OUT last_error jsonb,
-	OUT decline_count integer,
-	OUT livemode boolean,
-	OUT created_at timestamptz,
-	OUT updated_at timestamptz,
-	OUT finished_at timestamptz)
-	RETURNS record
+	known timestamptz DEFAULT NULL)
+	RETURNS @extschema@.payment_summary
 	LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER
 	SET search_path = pg_catalog, pg_temp
 	AS 'MODULE_PATHNAME', 'sl_payment_status';
@@ -2072,5 +2092,5 @@ SELECT @extschema@.change_privileges('GRANT', 'worker', 'stripe_lifecycle_worker
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA @extschema@ FROM PUBLIC;
 -- USAGE of a type, which PostgreSQL gives to PUBLIC, lets others make tables
 -- that stand in the way of dropping it.
-REVOKE ALL ON TYPE @extschema@.payment_state, @extschema@.event_outcome,
+REVOKE ALL ON TYPE @extschema@.payment_state, @extschema@.payment_summary, @extschema@.event_outcome,
 	@extschema@.request_status FROM PUBLIC;

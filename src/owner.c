@@ -32,11 +32,11 @@
 
 #define MAX_OWNER_LENGTH 255	/* characters */
 
-static SlQuery payment_of_owner = {
-	.sql = "SELECT 1 FROM stripe_lifecycle.payments"
-	" WHERE id OPERATOR(pg_catalog.=) $1"
-	" AND owner IS NOT DISTINCT FROM $2",
-	.args = {SL_TYPE_UUID, SL_TYPE_TEXT},
+static SlQuery payment_by_id = {
+	.sql = "SELECT %s FROM stripe_lifecycle.payments"
+	" WHERE id OPERATOR(pg_catalog.=) $1",
+	.columns_of = SL_PAYMENTS,
+	.args = {SL_TYPE_UUID},
 };
 
 /* A setting that exists once somebody has set it; NULL if it is empty. */
@@ -109,12 +109,14 @@ sl_caller_read(SlCaller *caller)
 bool
 sl_caller_may_see(const SlCaller *caller, const pg_uuid_t *payment)
 {
-	Datum		values[2] = {UUIDPGetDatum(payment), (Datum) 0};
-	bool		nulls[2] = {false, caller->owner == NULL};
+	SlRow		row;
 
 	if (!caller->separated)
 		return true;
-	if (caller->owner != NULL)
-		values[1] = CStringGetTextDatum(caller->owner);
-	return sl_run(&payment_of_owner, values, nulls, 1) > 0;
+	if (!sl_find_row(SL_PAYMENTS, PAY_ID, UUIDPGetDatum(payment), &payment_by_id,
+					 &row))
+		return false;
+	if (row.nulls[PAY_OWNER] || caller->owner == NULL)
+		return row.nulls[PAY_OWNER] && caller->owner == NULL;
+	return strcmp(TextDatumGetCString(row.values[PAY_OWNER]), caller->owner) == 0;
 }

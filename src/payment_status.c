@@ -251,6 +251,27 @@ time_to_wait(FunctionCallInfo fcinfo)
 	return left < 0 ? ms : Max(Min(ms, left - TIME_TO_ANSWER_MS), 0);
 }
 
+/* The shape of the answer, which who calls the function in FROM has at hand. */
+static TupleDesc
+result_desc(FunctionCallInfo fcinfo)
+{
+	ReturnSetInfo *caller = (ReturnSetInfo *) fcinfo->resultinfo;
+	TupleDesc	desc = NULL;
+
+	if (caller != NULL && IsA(caller, ReturnSetInfo))
+		desc = caller->expectedDesc;
+	if (desc == NULL &&
+		get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	if (desc->natts != (int) STATUS_COLUMNS)
+		ereport(ERROR,
+				(errcode(SL_ERRCODE_SCHEMA_MISMATCH),
+				 errmsg("type \"%s.payment_summary\" is not as the library expects it",
+						SL_SCHEMA),
+				 errhint("Run ALTER EXTENSION stripe_lifecycle UPDATE.")));
+	return BlessTupleDesc(desc);
+}
+
 /* The answer; the tuple is palloc'd in the caller's context. */
 static HeapTuple
 look(const pg_uuid_t *id, TupleDesc result)
@@ -259,10 +280,8 @@ look(const pg_uuid_t *id, TupleDesc result)
 	bool		nulls[STATUS_COLUMNS];
 	SlRow		payment;
 	SlRow		request;
-	HeapTuple	tuple;
 	int			i;
 
-	SPI_connect();
 	sl_require_visible(id);
 	if (!sl_find_row(SL_PAYMENTS, PAY_ID, UUIDPGetDatum(id), &payment_by_id,
 					 &payment))
@@ -278,9 +297,7 @@ look(const pg_uuid_t *id, TupleDesc result)
 										   &request);
 	if (!nulls[STATUS_REQUEST])
 		values[STATUS_REQUEST] = request.values[REQ_STATUS];
-	tuple = SPI_copytuple(heap_form_tuple(result, values, nulls));
-	SPI_finish();
-	return tuple;
+	return heap_form_tuple(result, values, nulls);
 }
 
 /*
@@ -301,9 +318,7 @@ payment_status(PG_FUNCTION_ARGS)
 		sl_unknown_payment();
 	id = *PG_GETARG_UUID_P(0);
 	ms = time_to_wait(fcinfo);
-	if (get_call_result_type(fcinfo, NULL, &result) != TYPEFUNC_COMPOSITE)
-		elog(ERROR, "return type must be a row type");
-	result = BlessTupleDesc(result);
+	result = result_desc(fcinfo);
 
 	if (ms > 0)
 	{

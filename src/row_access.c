@@ -164,6 +164,19 @@ make_range_table(SlAccess *a, Relation rel)
 	sl_init_range_table(a->estate, rel, updated);
 }
 
+/* What an index is asked: is its first column equal to a key yet to come? */
+static void
+make_scan_key(Relation index, ScanKey skey)
+{
+	Oid			opclass_type = index->rd_opcintype[0];
+	Oid			equal = get_opfamily_member(index->rd_opfamily[0], opclass_type,
+											opclass_type, BTEqualStrategyNumber);
+
+	ScanKeyEntryInitialize(skey, 0, 1, BTEqualStrategyNumber, InvalidOid,
+						   index->rd_indcollation[0], get_opcode(equal),
+						   (Datum) 0);
+}
+
 /* Forget what was kept, and make it for the table as it is now. */
 static void
 make_anew(SlAccess *a, Relation rel)
@@ -194,8 +207,15 @@ make_anew(SlAccess *a, Relation rel)
 	a->estate->es_opened_result_relations = list_make1(a->target);
 	ExecOpenIndices(a->target, true);
 	a->indexes = palloc(sizeof(Oid) * (a->target->ri_NumIndices + 1));
+	a->questions = palloc0(sizeof(ScanKeyData) * (a->target->ri_NumIndices + 1));
 	for (i = 0; i < a->target->ri_NumIndices; i++)
-		a->indexes[i] = RelationGetRelid(a->target->ri_IndexRelationDescs[i]);
+	{
+		Relation	index = a->target->ri_IndexRelationDescs[i];
+
+		a->indexes[i] = RelationGetRelid(index);
+		if (index->rd_rel->relam == BTREE_AM_OID)
+			make_scan_key(index, &a->questions[i]);
+	}
 	ExecCloseIndices(a->target);
 	a->identity = identity_column(rel);
 	if (a->identity >= 0)
@@ -247,54 +267,56 @@ index_of_column(SlAccess *a, int column, bool unique)
 
 /* Scan an index for a key, in the active snapshot. */
 static IndexScanDesc
-begin_scan(Relation rel, Relation index, Datum key)
+begin_scan(Relation rel, Relation index, const ScanKeyData *question, Datum key)
 {
-	ScanKeyData skey;
-	IndexScanDesc scan;
-	Oid			opclass_type = index->rd_opcintype[0];
-	Oid			equal = get_opfamily_member(index->rd_opfamily[0], opclass_type,
-											opclass_type, BTEqualStrategyNumber);
+	ScanKeyData skey = *question;
+	IndexScanDesc scan = sl_index_beginscan(rel, index, GetActiveSnapshot(), 1);
 
-	ScanKeyEntryInitialize(&skey, 0, 1, BTEqualStrategyNumber, InvalidOid,
-						   index->rd_indcollation[0], get_opcode(equal), key);
-	scan = sl_index_beginscan(rel, index, GetActiveSnapshot(), 1);
+	skey.sk_argument = key;
 	index_rescan(scan, &skey, 1, NULL, 0);
 	return scan;
 }
 
 /* Look a row up by a unique index; true if the active snapshot has it. */
 static bool
-find(Relation rel, Relation index, Datum key, TupleTableSlot *slot)
+find(Relation rel, Relation index, const ScanKeyData *question, Datum key,
+	 TupleTableSlot *slot)
 {
-	IndexScanDesc scan = begin_scan(rel, index, key);
+	IndexScanDesc scan = begin_scan(rel, index, question, key);
 	bool		found = index_getnext_slot(scan, ForwardScanDirection, slot);
 
-	if (found)
-		ExecMaterializeSlot(slot);
-	index_endscan(scan);
+	index_endscan(scan);		/* the slot holds the page by itself */
 	return found;
 }
 
 /* Of all rows with the key, the one whose first column, an int8, is largest. */
 static bool
-find_newest(Relation rel, Relation index, Datum key, TupleTableSlot *newest)
+find_newest(Relation rel, Relation index, const ScanKeyData *question,
+			Datum key, TupleTableSlot *newest)
 {
-	IndexScanDesc scan = begin_scan(rel, index, key);
-	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	IndexScanDesc scan = begin_scan(rel, index, question, key);
+	TupleTableSlot *slot = NULL;
 	int64		largest = 0;
-	bool		found = false;
+	bool		found = index_getnext_slot(scan, ForwardScanDirection, newest);
+	bool		isnull;
 
-	while (index_getnext_slot(scan, ForwardScanDirection, slot))
+	if (found)
 	{
-		bool		isnull;
+		largest = DatumGetInt64(slot_getattr(newest, 1, &isnull));
+		slot = table_slot_create(rel, NULL);
+	}
+	while (found && index_getnext_slot(scan, ForwardScanDirection, slot))
+	{
 		int64		n = DatumGetInt64(slot_getattr(slot, 1, &isnull));
 
-		if (!found || n > largest)
+		if (n > largest)
+		{
 			ExecCopySlot(newest, slot);
-		largest = found ? Max(largest, n) : n;
-		found = true;
+			largest = n;
+		}
 	}
-	ExecDropSingleTupleTableSlot(slot);
+	if (slot != NULL)
+		ExecDropSingleTupleTableSlot(slot);
 	index_endscan(scan);
 	return found;
 }
@@ -379,7 +401,8 @@ look_for(SlAccess *a, int column, Datum key, Purpose purpose, Datum *values,
 		CommandCounterIncrement();
 		PushActiveSnapshot(GetTransactionSnapshot());
 		found = purpose == TO_SEE_NEWEST ?
-			find_newest(rel, index, key, slot) : find(rel, index, key, slot);
+			find_newest(rel, index, &a->questions[i], key, slot) :
+			find(rel, index, &a->questions[i], key, slot);
 		if (found && purpose == TO_LOCK)
 			found = lock_latest(rel, slot);
 		if (found && values != NULL)
@@ -588,7 +611,8 @@ sl_access_update(SlAccess *a, const Datum *values, const bool *nulls)
 	{
 		begin_write(a, rel);
 		old = table_slot_create(rel, NULL);
-		if (find(rel, a->target->ri_IndexRelationDescs[i], values[0], old))
+		if (find(rel, a->target->ri_IndexRelationDescs[i], &a->questions[i],
+				 values[0], old))
 		{
 			slot = make_slot(rel, values, nulls, a->ncols);
 			if (a->identity >= a->ncols)

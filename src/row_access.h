@@ -33,7 +33,8 @@ typedef struct SlAccess
 	MemoryContext cxt;
 	EState	   *estate;
 	ResultRelInfo *target;
-	Oid		   *indexes;		/* those of target, in its order */
+	Oid		   *indexes;		/* those of target, in its order, and ... */
+	struct ScanKeyData *questions;	/* ... for a look by their first column */
 	int			identity;		/* number of the identity column, or -1 */
 	Oid			sequence;		/* behind it */
 } SlAccess;

@@ -647,21 +647,34 @@ access_to(SlTableId table)
 	return a;
 }
 
-/* What SQL found in place of sl_access_...() */
+/*
+ * What SQL finds in place of sl_access_...().  Its values live in the current
+ * memory context as well.
+ */
 static bool
-found_by_sql(SlTableId table, SlQuery *query, Datum key, SlRow *row)
+found_by_sql(SlQuery *query, Datum key, SlRow *row)
 {
-	if (sl_run(query, &key, NULL, 1) == 0)
-		return false;
-	if (row != NULL)
-		sl_read_row(table, 0, row);
-	return true;
+	MemoryContext cxt = CurrentMemoryContext;
+	bool		found;
+
+	SPI_connect();
+	found = sl_run(query, &key, NULL, 1) > 0;
+	if (found && row != NULL)
+	{
+		MemoryContext spi = MemoryContextSwitchTo(cxt);
+
+		heap_deform_tuple(heap_copytuple(SPI_tuptable->vals[0]),
+						  SPI_tuptable->tupdesc, row->values, row->nulls);
+		MemoryContextSwitchTo(spi);
+	}
+	SPI_finish();
+	return found;
 }
 
 /*
  * Find a row by a column with a unique index, and lock it; false if there is
- * none.  Its values live until the memory context, or SPI_finish.  'query' does
- * the same where SQL has to.
+ * none.  Its values live in the current memory context.  'query' does the same
+ * where SQL has to.  These need no connection to SPI.
  */
 bool
 sl_lock_row(SlTableId table, int column, Datum key, SlQuery *query, SlRow *row)
@@ -669,7 +682,7 @@ sl_lock_row(SlTableId table, int column, Datum key, SlQuery *query, SlRow *row)
 	SlAccessResult result = sl_access_find(access_to(table), column, key, true,
 										   row->values, row->nulls);
 
-	return result == SL_ACCESS_USE_SQL ? found_by_sql(table, query, key, row) :
+	return result == SL_ACCESS_USE_SQL ? found_by_sql(query, key, row) :
 		result == SL_ACCESS_DONE;
 }
 
@@ -681,7 +694,7 @@ sl_find_row(SlTableId table, int column, Datum key, SlQuery *query, SlRow *row)
 										   row == NULL ? NULL : row->values,
 										   row == NULL ? NULL : row->nulls);
 
-	return result == SL_ACCESS_USE_SQL ? found_by_sql(table, query, key, row) :
+	return result == SL_ACCESS_USE_SQL ? found_by_sql(query, key, row) :
 		result == SL_ACCESS_DONE;
 }
 
@@ -692,7 +705,7 @@ sl_newest_row(SlTableId table, int column, Datum key, SlQuery *query, SlRow *row
 	SlAccessResult result = sl_access_newest(access_to(table), column, key,
 											 row->values, row->nulls);
 
-	return result == SL_ACCESS_USE_SQL ? found_by_sql(table, query, key, row) :
+	return result == SL_ACCESS_USE_SQL ? found_by_sql(query, key, row) :
 		result == SL_ACCESS_DONE;
 }
 

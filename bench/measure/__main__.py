@@ -8,13 +8,13 @@ import sys
 import time
 from functools import lru_cache
 
-from . import audit, create, growth, ingest, latency, plot, verify, worker
+from . import audit, create, growth, ingest, latency, plot, restore, verify, worker
 from .cluster import Cluster, Failed
 from .figures import Figures, write_csv, write_markdown
 from .node import Node
 
 BENCHMARKS = {module.NAME: module
-              for module in (ingest, verify, create, growth, worker, latency, audit)}
+              for module in (ingest, verify, create, growth, worker, latency, audit, restore)}
 
 
 class Bench:

@@ -25,6 +25,32 @@ class Load:
         return self.wal / self.transactions
 
 
+class Session:
+    """A psql that stays, for what depends on being the same session."""
+
+    END = "\x1e"
+
+    def __init__(self, command):
+        self._process = subprocess.Popen([*command, "-At"], text=True, bufsize=1,
+                                         stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+    def run(self, statement):
+        """Runs one statement; returns its lines."""
+        self._process.stdin.write(f"{statement};\n\\echo {self.END}\n")
+        self._process.stdin.flush()
+        lines = []
+        for line in self._process.stdout:
+            if line.rstrip("\n") == self.END:
+                return lines
+            lines.append(line.rstrip("\n"))
+        raise Failed(f"session ended at: {statement}")
+
+    def close(self):
+        """Ends it."""
+        self._process.stdin.close()
+        self._process.wait()
+
+
 class Cluster:
     """The server below `home`: its settings, its SQL, and load on it."""
 
@@ -83,6 +109,10 @@ class Cluster:
     def value(self, text, database="postgres", **variables):
         """The one value of a query."""
         return self.sql(text, database, **variables)[-1][0]
+
+    def session(self, database="postgres"):
+        """A connection that lasts; see Session."""
+        return Session(self._psql(database, {}))
 
     def script(self, name, database="postgres", **variables):
         """Runs a file of bench/sql."""
