@@ -14,7 +14,6 @@
 #include "card_number.h"
 
 #include <stdint.h>
-#include <string.h>
 
 /* E.164: a telephone number has no more digits than these. */
 #define MAX_PHONE_DIGITS 15
@@ -284,35 +283,65 @@ skip_separators(const SlText *text, size_t p)
 }
 
 /*
- * Skips what cannot begin a digit, eight bytes at a time: most of most texts.
- * A byte is of interest if it is a digit, a backslash or not ASCII.
+ * May this byte be a part of a card number?  That is every one that digits,
+ * separators and escapes for them have.
+ */
+static inline bool
+may_be_part(unsigned char c)
+{
+	static const bool part[0x80] = {
+		['0'] = true, ['1'] = true, ['2'] = true, ['3'] = true, ['4'] = true,
+		['5'] = true, ['6'] = true, ['7'] = true, ['8'] = true, ['9'] = true,
+		[' '] = true, ['-'] = true, ['\\'] = true, ['u'] = true,
+		['a'] = true, ['b'] = true, ['c'] = true, ['d'] = true, ['e'] = true,
+		['f'] = true, ['A'] = true, ['B'] = true, ['C'] = true, ['D'] = true,
+		['E'] = true, ['F'] = true
+	};
+
+	return c >= 0x80 || part[c];
+}
+
+/*
+ * Skips what no card number can begin in, since a byte that is part of none
+ * comes before it would be long enough: most of most texts, and a step is up
+ * to as long as a number has to be.
  */
 static size_t
 skip_plain(const SlText *text, size_t p)
 {
-	const uint64_t ones = UINT64_C(0x0101010101010101);
-	const uint64_t high = ones * 0x80;
+	const unsigned char *bytes = (const unsigned char *) text->bytes;
 
 	if (text->hex)
 		return p;
-	while (text->len - p >= 8)
+	while (text->len - p >= SL_CARD_MIN_DIGITS)
 	{
-		uint64_t	x;
-		uint64_t	no_digit;
-		uint64_t	no_backslash;
+		size_t		i = SL_CARD_MIN_DIGITS;
 
-		/* neither addition carries into the next byte, if x is ASCII */
-		memcpy(&x, text->bytes + p, 8);
-		no_digit = (x ^ ones * '0') + ones * (0x80 - 10);
-		no_backslash = (x ^ ones * '\\') + ones * 0x7F;
-		if ((no_digit & no_backslash & ~x & high) != high)
-			break;
-		p += 8;
+		while (i > 0 && may_be_part(bytes[p + i - 1]))
+			i--;
+		if (i == 0)
+			return p;
+		p += i;
 	}
-	return p;
+	return text->len;
 }
 
-/* The first word at or after p that begins with a digit; p is within no word. */
+/* Is p, which skip_plain() has come to, in the middle of a word? */
+static bool
+is_within_word(const SlText *text, size_t p)
+{
+	int			before = sl_text_byte(text, p - 1);
+
+	if (p > 1 && sl_text_byte(text, p - 2) == '\\' &&
+		(before == 'n' || before == 'r' || before == 't'))
+		return false;
+	return is_ascii_word(before);
+}
+
+/*
+ * The next word at or after p that a card number may begin with; p is within
+ * no word.
+ */
 static size_t
 next_number(const SlText *text, size_t p)
 {
@@ -321,13 +350,14 @@ next_number(const SlText *text, size_t p)
 		size_t		plain = skip_plain(text, p);
 		Char		c = char_at(text, plain);
 
-		/* in the middle of a word? */
-		if (plain > p && is_ascii_word(sl_text_byte(text, plain - 1)))
+		if (plain > p && is_within_word(text, plain))
 			p = skip_word(text, plain);
 		else if (c.kind == DIGIT)
 			return plain;
+		else if (c.kind == WORD)
+			p = skip_word(text, plain);
 		else
-			p = c.kind == WORD ? skip_word(text, plain) : plain + c.len;
+			p = skip_separators(text, plain + c.len);
 	}
 	return p;
 }
@@ -466,6 +496,7 @@ is_phone(const SlText *text, size_t p, size_t *end)
 {
 	int			digits = 0;
 
+	*end = 0;
 	for (;;)
 	{
 		Char		c = char_at(text, p);
@@ -476,8 +507,11 @@ is_phone(const SlText *text, size_t p, size_t *end)
 				return false;
 			p += c.len;
 		}
-		*end = skip_word(text, p);
-		p = skip_separators(text, *end);
+		/* a word that goes on with letters is no part of it */
+		if (c.kind == WORD)
+			return *end > 0;
+		*end = p;
+		p = skip_separators(text, p);
 		if (p == *end || char_at(text, p).kind != DIGIT)
 			return true;
 	}

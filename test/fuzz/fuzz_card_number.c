@@ -257,15 +257,27 @@ luhn(const char *d)
 	return sum % 10 == 0;
 }
 
-/* Does a telephone number begin with this word, and so belong to its run? */
+/*
+ * The last word of the telephone number that begins with word w, after a plus
+ * sign; -1 if it has too many digits or none.
+ */
 static int
-phone_digits(int w)
+phone_at(int w)
 {
-	int			digits = (int) strlen(words[w].digits);
+	int			last = -1;
+	int			digits = 0;
 
-	while (w + 1 < nwords && words[w + 1].joined)
-		digits += (int) strlen(words[++w].digits);
-	return digits;
+	for (;; w++)
+	{
+		digits += (int) strlen(words[w].digits);
+		if (digits > 15)
+			return -1;
+		if (!words[w].pure)
+			return last;
+		last = w;
+		if (w + 1 == nwords || !words[w + 1].joined)
+			return last;
+	}
 }
 
 /* Are the words from i to j a card number? */
@@ -315,10 +327,9 @@ find(size_t from, size_t *start, size_t *end)
 		if (words[i].start < from)
 			continue;
 		if (words[i].start > 0 && text[words[i].start - 1] == '+' &&
-			phone_digits(i) <= 15)
+			phone_at(i) >= 0)
 		{
-			while (i + 1 < nwords && words[i + 1].joined)
-				i++;
+			i = phone_at(i);
 			continue;
 		}
 		*end = number_at(i);
