@@ -63,9 +63,8 @@ static SlQuery payment_by_id = {
 	.args = {SL_TYPE_UUID},
 };
 static SlQuery latest_request = {
-	.sql = "SELECT %s FROM stripe_lifecycle.api_requests"
+	.sql = "SELECT status FROM stripe_lifecycle.api_requests"
 	" WHERE payment_id OPERATOR(pg_catalog.=) $1 ORDER BY id DESC LIMIT 1",
-	.columns_of = SL_REQUESTS,
 	.args = {SL_TYPE_UUID},
 };
 
@@ -244,10 +243,12 @@ static int64
 time_to_wait(FunctionCallInfo fcinfo)
 {
 	int64		ms = PG_ARGISNULL(1) ? 0 : wait_in_ms(PG_GETARG_INTERVAL_P(1));
-	int			left = sl_request_present() ? sl_statement_time_left() : -1;
+	int			left;
 
-	if (IsolationUsesXactSnapshot())
-		return 0;				/* it would never see anything new */
+	/* in a fixed snapshot it would never see anything new */
+	if (ms == 0 || IsolationUsesXactSnapshot())
+		return 0;
+	left = sl_request_present() ? sl_statement_time_left() : -1;
 	return left < 0 ? ms : Max(Min(ms, left - TIME_TO_ANSWER_MS), 0);
 }
 
@@ -279,7 +280,6 @@ look(const pg_uuid_t *id, TupleDesc result)
 	Datum		values[STATUS_COLUMNS];
 	bool		nulls[STATUS_COLUMNS];
 	SlRow		payment;
-	SlRow		request;
 	int			i;
 
 	sl_require_visible(id);
@@ -292,11 +292,10 @@ look(const pg_uuid_t *id, TupleDesc result)
 			values[i] = payment.values[status_columns[i]];
 			nulls[i] = payment.nulls[status_columns[i]];
 		}
-	nulls[STATUS_REQUEST] = !sl_newest_row(SL_REQUESTS, REQ_PAYMENT_ID,
-										   UUIDPGetDatum(id), &latest_request,
-										   &request);
-	if (!nulls[STATUS_REQUEST])
-		values[STATUS_REQUEST] = request.values[REQ_STATUS];
+	if (!sl_newest_value(SL_REQUESTS, REQ_PAYMENT_ID, UUIDPGetDatum(id),
+						 REQ_STATUS, &latest_request, &values[STATUS_REQUEST],
+						 &nulls[STATUS_REQUEST]))
+		nulls[STATUS_REQUEST] = true;
 	return heap_form_tuple(result, values, nulls);
 }
 

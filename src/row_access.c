@@ -33,6 +33,7 @@
 #include "commands/trigger.h"
 #include "executor/executor.h"
 #include "storage/lmgr.h"
+#include "utils/datum.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
@@ -374,6 +375,18 @@ copy_values(SlAccess *a, Relation rel, TupleTableSlot *slot, Datum *values,
 	}
 }
 
+/* One column of it, likewise. */
+static void
+copy_value(Relation rel, TupleTableSlot *slot, int column, Datum *value,
+		   bool *isnull)
+{
+	Form_pg_attribute att = TupleDescAttr(RelationGetDescr(rel), column);
+
+	*value = slot_getattr(slot, column + 1, isnull);
+	if (!*isnull)
+		*value = datumCopy(*value, att->attbyval, att->attlen);
+}
+
 /* What is done with a row that is looked for. */
 typedef enum Purpose
 {
@@ -382,9 +395,12 @@ typedef enum Purpose
 	TO_SEE_NEWEST
 } Purpose;
 
+/* With ALL_COLUMNS, values and nulls are arrays. */
+#define ALL_COLUMNS (-1)
+
 static SlAccessResult
-look_for(SlAccess *a, int column, Datum key, Purpose purpose, Datum *values,
-		 bool *nulls)
+look_for(SlAccess *a, int column, Datum key, Purpose purpose, int wanted,
+		 Datum *values, bool *nulls)
 {
 	SlAccessResult result = SL_ACCESS_USE_SQL;
 	LOCKMODE	mode = purpose == TO_LOCK ? RowExclusiveLock : AccessShareLock;
@@ -405,7 +421,9 @@ look_for(SlAccess *a, int column, Datum key, Purpose purpose, Datum *values,
 			find(rel, index, &a->questions[i], key, slot);
 		if (found && purpose == TO_LOCK)
 			found = lock_latest(rel, slot);
-		if (found && values != NULL)
+		if (found && wanted != ALL_COLUMNS)
+			copy_value(rel, slot, wanted, values, nulls);
+		else if (found && values != NULL)
 			copy_values(a, rel, slot, values, nulls);
 		PopActiveSnapshot();
 		ExecDropSingleTupleTableSlot(slot);
@@ -426,17 +444,20 @@ SlAccessResult
 sl_access_find(SlAccess *a, int column, Datum key, bool lock, Datum *values,
 			   bool *nulls)
 {
-	return look_for(a, column, key, lock ? TO_LOCK : TO_SEE, values, nulls);
+	return look_for(a, column, key, lock ? TO_LOCK : TO_SEE, ALL_COLUMNS,
+					values, nulls);
 }
 
 /*
  * Of the rows that have the key in a column with an index, which should be
- * few, find the one with the largest value in the first column, an int8.
+ * few, find the one with the largest value in the first column, an int8; and of
+ * that one the value of the column wanted.
  */
 SlAccessResult
-sl_access_newest(SlAccess *a, int column, Datum key, Datum *values, bool *nulls)
+sl_access_newest(SlAccess *a, int column, Datum key, int wanted, Datum *value,
+				 bool *isnull)
 {
-	return look_for(a, column, key, TO_SEE_NEWEST, values, nulls);
+	return look_for(a, column, key, TO_SEE_NEWEST, wanted, value, isnull);
 }
 
 /* ---------- writing ---------- */

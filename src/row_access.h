@@ -50,7 +50,7 @@ typedef enum SlAccessResult
 extern SlAccessResult sl_access_find(SlAccess *access, int column, Datum key,
 									 bool lock, Datum *values, bool *nulls);
 extern SlAccessResult sl_access_newest(SlAccess *access, int column, Datum key,
-									   Datum *values, bool *nulls);
+									   int wanted, Datum *value, bool *isnull);
 extern SlAccessResult sl_access_insert(SlAccess *access, Datum *values,
 									   bool *nulls, bool may_exist);
 extern SlAccessResult sl_access_update(SlAccess *access, const Datum *values,

@@ -698,15 +698,25 @@ sl_find_row(SlTableId table, int column, Datum key, SlQuery *query, SlRow *row)
 		result == SL_ACCESS_DONE;
 }
 
-/* Of several rows with the same key, the one whose first column is largest. */
+/*
+ * Of several rows with the same key, look at the one whose first column is
+ * largest, and of that at one column.  'query' returns that column alone.
+ */
 bool
-sl_newest_row(SlTableId table, int column, Datum key, SlQuery *query, SlRow *row)
+sl_newest_value(SlTableId table, int column, Datum key, int wanted,
+				SlQuery *query, Datum *value, bool *isnull)
 {
 	SlAccessResult result = sl_access_newest(access_to(table), column, key,
-											 row->values, row->nulls);
+											 wanted, value, isnull);
+	SlRow		row;
 
-	return result == SL_ACCESS_USE_SQL ? found_by_sql(query, key, row) :
-		result == SL_ACCESS_DONE;
+	if (result != SL_ACCESS_USE_SQL)
+		return result == SL_ACCESS_DONE;
+	if (!found_by_sql(query, key, &row))
+		return false;
+	*value = row.values[0];
+	*isnull = row.nulls[0];
+	return true;
 }
 
 /* Write a row by a statement; returns whether a row was written. */

@@ -205,8 +205,8 @@ extern bool sl_lock_row(SlTableId table, int column, Datum key, SlQuery *query,
 						SlRow *row);
 extern bool sl_find_row(SlTableId table, int column, Datum key, SlQuery *query,
 						SlRow *row);
-extern bool sl_newest_row(SlTableId table, int column, Datum key,
-						  SlQuery *query, SlRow *row);
+extern bool sl_newest_value(SlTableId table, int column, Datum key, int wanted,
+							SlQuery *query, Datum *value, bool *isnull);
 extern bool sl_insert_row(SlTableId table, SlRow *row, const SlRow *transition);
 extern bool sl_insert_new_row(SlTableId table, SlRow *row,
 							  const SlRow *transition);
