@@ -190,6 +190,7 @@ make_anew(SlAccess *a, Relation rel)
 	if (a->cxt != NULL)
 		MemoryContextDelete(a->cxt);
 	a->cxt = NULL;
+	a->locked_by = InvalidFullTransactionId;
 	a->made_for = a->relid;
 	a->current = true;
 	a->usable = is_ordinary(rel, a);
@@ -352,6 +353,36 @@ lock_latest(Relation rel, TupleTableSlot *slot)
 	}
 }
 
+/* Keep where the row is that the slot holds, which was locked just now. */
+static void
+remember_locked(SlAccess *a, TupleTableSlot *slot)
+{
+	a->locked = slot->tts_tid;
+	a->locked_by = GetTopFullTransactionIdIfAny();
+	a->locked_in = GetCurrentSubTransactionId();
+}
+
+/*
+ * The row to be updated is nearly always the one that was locked last, so there
+ * is no need to search an index for it.  A lock that a subtransaction took and
+ * lost does not count: the table may have been cut shorter since.
+ */
+static bool
+find_locked(SlAccess *a, Relation rel, Datum key, TupleTableSlot *slot)
+{
+	Form_pg_attribute att = TupleDescAttr(RelationGetDescr(rel), 0);
+	bool		isnull;
+
+	if (!FullTransactionIdIsValid(a->locked_by) ||
+		!FullTransactionIdEquals(a->locked_by, GetTopFullTransactionIdIfAny()) ||
+		a->locked_in != GetCurrentSubTransactionId())
+		return false;
+	return table_tuple_fetch_row_version(rel, &a->locked, GetActiveSnapshot(),
+										 slot) &&
+		datum_image_eq(slot_getattr(slot, 1, &isnull), key, att->attbyval,
+					   att->attlen);
+}
+
 /* The columns that the caller knows, in the current memory context. */
 static void
 copy_values(SlAccess *a, Relation rel, TupleTableSlot *slot, Datum *values,
@@ -421,6 +452,8 @@ look_for(SlAccess *a, int column, Datum key, Purpose purpose, int wanted,
 			find(rel, index, &a->questions[i], key, slot);
 		if (found && purpose == TO_LOCK)
 			found = lock_latest(rel, slot);
+		if (found && purpose == TO_LOCK)
+			remember_locked(a, slot);
 		if (found && wanted != ALL_COLUMNS)
 			copy_value(rel, slot, wanted, values, nulls);
 		else if (found && values != NULL)
@@ -632,7 +665,8 @@ sl_access_update(SlAccess *a, const Datum *values, const bool *nulls)
 	{
 		begin_write(a, rel);
 		old = table_slot_create(rel, NULL);
-		if (find(rel, a->target->ri_IndexRelationDescs[i], &a->questions[i],
+		if (find_locked(a, rel, values[0], old) ||
+			find(rel, a->target->ri_IndexRelationDescs[i], &a->questions[i],
 				 values[0], old))
 		{
 			slot = make_slot(rel, values, nulls, a->ncols);

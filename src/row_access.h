@@ -9,7 +9,9 @@
 #define SL_ROW_ACCESS_H
 
 #include "access/htup.h"
+#include "access/transam.h"
 #include "nodes/execnodes.h"
+#include "storage/itemptr.h"
 #include "utils/relcache.h"
 
 /*
@@ -37,6 +39,11 @@ typedef struct SlAccess
 	struct ScanKeyData *questions;	/* ... for a look by their first column */
 	int			identity;		/* number of the identity column, or -1 */
 	Oid			sequence;		/* behind it */
+
+	/* the row that was locked last, and by which transaction */
+	ItemPointerData locked;
+	FullTransactionId locked_by;
+	SubTransactionId locked_in;
 } SlAccess;
 
 /* What became of a row. */
