@@ -45,15 +45,16 @@ is_blank(char c)
 	return c == ' ' || c == '\t';
 }
 
-static int
-hex_digit(char c)
-{
-	if (c >= '0' && c <= '9')
-		return c - '0';
-	if (c >= 'a' && c <= 'f')
-		return c - 'a' + 10;
-	return -1;					/* upper case too: Stripe never sends it */
-}
+/*
+ * A hex digit's value plus one; 0 for what is none.  Upper case is none: Stripe
+ * never sends it.  A table, since the digits of a MAC are random, and so would
+ * be the branches of anything else.
+ */
+static const unsigned char hex_digit[256] = {
+	['0'] = 1, ['1'] = 2, ['2'] = 3, ['3'] = 4, ['4'] = 5, ['5'] = 6, ['6'] = 7,
+	['7'] = 8, ['8'] = 9, ['9'] = 10, ['a'] = 11, ['b'] = 12, ['c'] = 13,
+	['d'] = 14, ['e'] = 15, ['f'] = 16
+};
 
 /*
  * The time: digits only, at most 18 of them, so that neither a sign, a
@@ -94,12 +95,12 @@ parse_v1(const char *text, size_t len, SlSigHeader *out)
 
 	for (i = 0; i < SL_SIG_MAC_LEN; i++)
 	{
-		int			high = hex_digit(text[2 * i]);
-		int			low = hex_digit(text[2 * i + 1]);
+		int			high = hex_digit[(unsigned char) text[2 * i]];
+		int			low = hex_digit[(unsigned char) text[2 * i + 1]];
 
-		if (high < 0 || low < 0)
+		if (high == 0 || low == 0)
 			return;
-		mac[i] = (unsigned char) (high << 4 | low);
+		mac[i] = (unsigned char) ((high - 1) << 4 | (low - 1));
 	}
 
 	memcpy(out->v1[out->n_v1++], mac, sizeof(mac));
