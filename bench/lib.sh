@@ -55,8 +55,9 @@ build_pg_net()
 	as_user mkdir "$2/pg_net"
 	tar -C "$1" -cf - --exclude=./.git . | as_user tar -C "$2/pg_net" -xf - --no-same-owner
 	{
+		# its headers are for nobody here, and would go where only links are
 		as_user make -s -C "$2/pg_net" with_llvm=no PG_CONFIG="$PG_CONFIG" &&
-			as_user make -s -C "$2/pg_net" with_llvm=no PG_CONFIG="$bindir/pg_config" install
+			as_user make -s -C "$2/pg_net" with_llvm=no PG_CONFIG="$bindir/pg_config" HEADERS= install
 	} >"$2/pg_net.log" 2>&1 || { tail -n 5 "$2/pg_net.log" >&2; say 'pg_net cannot be built'; return 1; }
 }
 
