@@ -34,8 +34,9 @@ static SlQuery reject_waiting = {
 	" THEN next_attempt_at = 'infinity' ELSE false END",
 	.args = {SL_TYPE_UUID, SL_TYPE_TIMESTAMPTZ, SL_TYPE_JSONB},
 };
-static SlQuery payment_of_request = {
-	.sql = "SELECT payment_id FROM stripe_lifecycle.api_requests WHERE id = $1",
+static SlQuery look_at_request = {
+	.sql = "SELECT %s FROM stripe_lifecycle.api_requests WHERE id = $1",
+	.columns_of = SL_REQUESTS,
 	.args = {SL_TYPE_INT8},
 };
 static SlQuery lock_request = {
@@ -307,18 +308,11 @@ bool
 sl_lock_request(const SlApiCall *call, SlRow *payment, SlRow *request)
 {
 	Datum		id = Int64GetDatum(call->request_id);
-	bool		isnull;
-	Datum		payment_id;
 
-	if (sl_run(&payment_of_request, &id, NULL, 1) == 0)
-		return false;
-	payment_id = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1,
-							   &isnull);
-	if (!sl_lock_payment(DatumGetUUIDP(payment_id), payment) ||
-		sl_run(&lock_request, &id, NULL, 1) == 0)
-		return false;
-	sl_read_row(SL_REQUESTS, 0, request);
-	return DatumGetInt32(request->values[REQ_ATTEMPTS]) == call->attempt;
+	return sl_find_row(SL_REQUESTS, REQ_ID, id, &look_at_request, request) &&
+		sl_lock_payment(DatumGetUUIDP(request->values[REQ_PAYMENT_ID]), payment) &&
+		sl_lock_row(SL_REQUESTS, REQ_ID, id, &lock_request, request) &&
+		DatumGetInt32(request->values[REQ_ATTEMPTS]) == call->attempt;
 }
 
 /*
