@@ -34,7 +34,7 @@
 #define ACCOUNT_OF(request) "coalesce(" request ".stripe_account, '')"
 #define IS_PENDING(request) request ".status IN ('queued', 'in_flight')"
 
-/* So many rows at the head of the queue may be refused without holding it up. */
+/* So many rows may be refused in one look; the next one goes on behind them. */
 #define SL_MAX_PASSED_OVER 100
 
 #define CANCEL_PATH "/v1/payment_intents/" SL_INTENT_PLACEHOLDER "/cancel"
@@ -126,9 +126,16 @@ static SlQuery claim_by_id = {
 		SL_TYPE_TIMESTAMPTZ
 	},
 };
-static SlQuery due_of_account = {
-	.sql = DUE_OF_ACCOUNT,
-	.args = {SL_TYPE_TEXT, SL_TYPE_INT4, SL_TYPE_TIMESTAMPTZ},
+static SlQuery due_behind = {
+	.sql = "SELECT r.id, r.next_attempt_at FROM stripe_lifecycle.api_requests r"
+	" WHERE " IS_PENDING("r") " AND " ACCOUNT_OF("r") " = $1"
+	" AND r.next_attempt_at <= $3 AND r.next_attempt_at >= $4"
+	" AND (r.next_attempt_at, r.id) > ($4, $5)"
+	" ORDER BY r.next_attempt_at, r.id LIMIT $2",
+	.args = {
+		SL_TYPE_TEXT, SL_TYPE_INT4, SL_TYPE_TIMESTAMPTZ, SL_TYPE_TIMESTAMPTZ,
+		SL_TYPE_INT8
+	},
 };
 
 /* No look-up would help it. */
@@ -427,13 +434,61 @@ claim_one(Batch *b)
 	return true;
 }
 
+/*
+ * How far a careful look at an account's queue has come: it is not to begin
+ * with the same refused rows each time, however many they are.
+ */
+typedef struct Place
+{
+	char	   *account;
+	TimestampTz due;			/* of the last row that was looked at, */
+	int64		id;				/* and its id */
+} Place;
+
+static List *places = NIL;
+
+/* The place of an account; at first the beginning.  Lives until forgotten. */
+static Place *
+place_of(const char *account)
+{
+	MemoryContext old;
+	Place	   *place;
+	ListCell   *lc;
+
+	foreach(lc, places)
+	{
+		place = lfirst(lc);
+		if (strcmp(place->account, account) == 0)
+			return place;
+	}
+	old = MemoryContextSwitchTo(TopMemoryContext);
+	place = palloc(sizeof(Place));
+	place->account = pstrdup(account);
+	place->due = DT_NOBEGIN;
+	place->id = 0;
+	places = lappend(places, place);
+	MemoryContextSwitchTo(old);
+	return place;
+}
+
+static void
+forget_place(Place *place)
+{
+	places = list_delete_ptr(places, place);
+	pfree(place->account);
+	pfree(place);
+}
+
 /* Claim row by row, going past those that are bad. */
 static List *
 claim_carefully(const char *account, int limit, Batch *b, int *passed_over)
 {
-	Datum		args[3] = {CStringGetTextDatum(account),
-	Int32GetDatum(limit + SL_MAX_PASSED_OVER), TimestampTzGetDatum(b->now)};
-	int			n = sl_run(&due_of_account, args, NULL, 0);
+	Place	   *place = place_of(account);
+	int			most = limit + SL_MAX_PASSED_OVER;
+	Datum		args[5] = {CStringGetTextDatum(account), Int32GetDatum(most),
+		TimestampTzGetDatum(b->now), TimestampTzGetDatum(place->due),
+	Int64GetDatum(place->id)};
+	int			n = sl_run(&due_behind, args, NULL, 0);
 	SPITupleTable *due = SPI_tuptable;
 	int			i;
 
@@ -444,9 +499,14 @@ claim_carefully(const char *account, int limit, Batch *b, int *passed_over)
 		bool		isnull;
 
 		b->which = SPI_getbinval(due->vals[i], due->tupdesc, 1, &isnull);
+		place->id = DatumGetInt64(b->which);
+		place->due = sl_time_column(due->vals[i], due->tupdesc, 2, DT_NOBEGIN);
 		if (!claim_one(b))
 			*passed_over = b->error->sqlerrcode;
 	}
+	/* at the end of the queue: from the beginning again */
+	if (i == n && n < most)
+		forget_place(place);
 	return b->calls;
 }
 

@@ -480,6 +480,22 @@ like($server->log_text($log),
 $server->sql('DROP TRIGGER spoil ON stripe_lifecycle.api_requests');
 $server->intent_known($_, 'when they may be touched they are sent') foreach @spoiled;
 
+# However many these are, what is behind them is reached.
+$server->sql('SELECT stripe_lifecycle.pause_worker()');
+$server->sql("SELECT stripe_lifecycle.create_payment(1000, 'usd', 'many-' || i) FROM generate_series(1, 400) i");
+my $last = $server->value('SELECT max(id) FROM stripe_lifecycle.api_requests');
+$server->sql("CREATE TRIGGER spoil BEFORE UPDATE ON stripe_lifecycle.api_requests FOR EACH ROW WHEN (OLD.id <= $last)
+	EXECUTE FUNCTION spoil()");
+my $behind = $server->create_payment;
+$server->sql('SELECT stripe_lifecycle.resume_worker()');
+$server->intent_known($behind, 'a request behind 400 that nobody may touch is sent');
+$server->intent_known($server->create_payment, 'and so is a later one');
+is($server->value("SELECT count(*) FROM stripe_lifecycle.api_requests WHERE id <= $last AND status = 'queued' AND attempts = 0"),
+	400, 'those have not been touched');
+$server->sql('DROP TRIGGER spoil ON stripe_lifecycle.api_requests');
+eventually(sub { $server->value("SELECT count(*) FROM stripe_lifecycle.api_requests WHERE id <= $last AND status = 'queued'") },
+	'0', 'when they may be touched they are sent, too');
+
 # Where a trigger refuses all, none is set aside.
 $server->sql('SELECT stripe_lifecycle.pause_worker()');
 $server->sql('CREATE TRIGGER spoil BEFORE INSERT ON stripe_lifecycle.api_attempts
