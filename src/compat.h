@@ -73,15 +73,6 @@ sl_jsonb_built(SlJsonbBuilder *b)
 #define sl_create_wait_event_set(n) CreateWaitEventSet(TopMemoryContext, (n))
 #endif
 
-/* A lexer for one JSON text, allocated in the current memory context. */
-#if PG_VERSION_NUM >= 170000
-#define sl_json_lexer(json, len) \
-	makeJsonLexContextCstringLen(NULL, (json), (len), PG_UTF8, false)
-#else
-#define sl_json_lexer(json, len) \
-	makeJsonLexContextCstringLen((json), (len), PG_UTF8, false)
-#endif
-
 /* From 19 on DROP DATABASE may end a worker that says so. */
 #if PG_VERSION_NUM >= 190000
 #define SL_BGWORKER_INTERRUPTIBLE BGWORKER_INTERRUPTIBLE

@@ -17,11 +17,10 @@
  */
 #include "postgres.h"
 
-#include "common/jsonapi.h"
 #include "mb/pg_wchar.h"
 #include "utils/datetime.h"
 
-#include "compat.h"
+#include "json_scan.h"
 #include "stripe_api.h"
 
 #define SL_USER_AGENT "stripe_lifecycle/1.0"
@@ -33,9 +32,6 @@
  */
 #define SL_MAX_ANSWER (1024 * 1024)
 #define SL_MAX_PAGE (16 * 1024 * 1024)
-
-/* Deeper than any object of Stripe's, and harmless for a recursive parser. */
-#define SL_MAX_JSON_DEPTH 100
 
 typedef enum WantedHeader
 {
@@ -143,50 +139,18 @@ sl_stripe_request(const SlStripeCall *call, const char *base,
 
 /* ---------- answers ---------- */
 
-/*
- * The server's JSON parser raises an error when its recursion goes too deep,
- * so the depth is looked at first.
- */
-static bool
-is_shallow(const char *json, size_t len)
-{
-	bool		in_string = false;
-	int			depth = 0;
-	size_t		i;
-
-	for (i = 0; i < len; i++)
-	{
-		char		c = json[i];
-
-		if (in_string)
-		{
-			if (c == '\\')
-				i++;
-			else if (c == '"')
-				in_string = false;
-		}
-		else if (c == '"')
-			in_string = true;
-		else if ((c == '{' || c == '[') && ++depth > SL_MAX_JSON_DEPTH)
-			return false;
-		else if (c == '}' || c == ']')
-			depth--;
-	}
-	return true;
-}
-
-/* Is this one whole JSON text?  Allocates in the current memory context. */
+/* Is this one whole JSON text? */
 static bool
 is_json(const char *json, size_t len)
 {
-	JsonLexContext *lex;
+	SlJsonScan	s;
 
-	if (json == NULL || len == 0 || memchr(json, '\0', len) != NULL ||
-		pg_encoding_verifymbstr(PG_UTF8, json, (int) len) != (int) len ||
-		!is_shallow(json, len))
+	if (json == NULL || len == 0 ||
+		pg_encoding_verifymbstr(PG_UTF8, json, (int) len) != (int) len)
 		return false;
-	lex = sl_json_lexer(unconstify(char *, json), (int) len);
-	return pg_parse_json(lex, &nullSemAction) == JSON_SUCCESS;
+	sl_json_begin(&s, json, len);
+	sl_json_skip(&s);
+	return sl_json_end(&s);
 }
 
 /*
