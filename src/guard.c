@@ -134,7 +134,7 @@ refuse_transition(const GuardedRow *g, SlState from, SlState to)
 				 errmsg("payment %s cannot go from %s to %s",
 						payment_id_text(&g->new),
 						from == SL_STATE_NONE ? "nothing" : sl_state_name(from),
-						sl_state_name(to)),
+						to == SL_STATE_NONE ? "nothing" : sl_state_name(to)),
 				 from == SL_STATE_NONE ?
 				 errdetail("A payment begins as created; any other state takes the audit trail that proves it, which a restore brings first.") :
 				 errdetail("Legal from %s: %s.", sl_state_name(from),
@@ -172,6 +172,19 @@ refuse_column(const GuardedRow *g, int column)
 			 errdetail("It is maintained by the functions of stripe_lifecycle from what Stripe says."),
 			 errhint("Use the functions of schema stripe_lifecycle."),
 			 errtablecol(g->rel, column + 1)));
+}
+
+/* The table does that by itself, unless its owner has altered it. */
+static void
+refuse_null(const GuardedRow *g, int column)
+{
+	if (g->new.nulls[column])
+		ereport(ERROR,
+				(errcode(ERRCODE_NOT_NULL_VIOLATION),
+				 errmsg("column \"%s\" of table \"%s.%s\" cannot be null",
+						column_name(g, column), SL_SCHEMA,
+						sl_table_name(g->table)),
+				 errtablecol(g->rel, column + 1)));
 }
 
 static void
@@ -297,11 +310,20 @@ check_plain_insert(const GuardedRow *g)
 		PAY_LAST_ERROR_AT, PAY_LAST_EVENT_ID, PAY_LAST_EVENT_CREATED,
 		PAY_LAST_EVENT_RANK, PAY_FINISHED_AT, PAY_AUDIT_HEAD
 	};
+	static const int required[] = {
+		PAY_ID, PAY_IDEMPOTENCY_KEY, PAY_STATE, PAY_AMOUNT, PAY_CURRENCY,
+		PAY_CAPTURE_METHOD, PAY_DECLINE_POLICY, PAY_METADATA, PAY_PARAMS,
+		PAY_AMOUNT_CAPTURABLE, PAY_AMOUNT_RECEIVED, PAY_DECLINE_COUNT,
+		PAY_TRANSITIONS, PAY_CREATED_AT, PAY_UPDATED_AT
+	};
 	SlState		state;
 	int			i;
 
 	if (g->table != SL_PAYMENTS)
 		refuse_insert(g);
+
+	for (i = 0; i < (int) lengthof(required); i++)
+		refuse_null(g, required[i]);
 	refuse_cards(g);
 
 	state = sl_state_of_oid(DatumGetObjectId(g->new.values[PAY_STATE]));
@@ -336,6 +358,7 @@ take_permit(const GuardedRow *g, bool insert)
 static void
 guard_insert(const GuardedRow *g)
 {
+	refuse_null(g, 0);			/* the key, by which all is looked up */
 	if (take_permit(g, true))
 	{
 		if (g->table == SL_PAYMENTS)

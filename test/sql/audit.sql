@@ -78,6 +78,17 @@ SELECT attname, t.found(format('UPDATE stripe_lifecycle.payment_transitions SET 
 SELECT attname, t.found(format('UPDATE stripe_lifecycle.payment_transitions SET %I = NULL WHERE payment_id = %L AND seq = 3', attname, :'a'))
   FROM pg_attribute WHERE attrelid = 'stripe_lifecycle.payment_transitions'::regclass AND attnum > 0 AND NOT attnotnull
    AND attname <> 'note' ORDER BY attnum;
+-- Columns that are never NULL, by somebody who takes that constraint away as well
+SELECT attname, t.found('ALTER TABLE stripe_lifecycle.payment_transitions DROP CONSTRAINT payment_transitions_pkey',
+	format('ALTER TABLE stripe_lifecycle.payment_transitions ALTER %I DROP NOT NULL', attname),
+	format('UPDATE stripe_lifecycle.payment_transitions SET %I = NULL WHERE payment_id = %L AND seq = 3', attname, :'a'))
+  FROM pg_attribute WHERE attrelid = 'stripe_lifecycle.payment_transitions'::regclass AND attnum > 0 AND attnotnull
+   AND attname <> 'position' ORDER BY attnum;
+SELECT attname, t.found('ALTER TABLE stripe_lifecycle.payments DROP CONSTRAINT payments_pkey',
+	format('ALTER TABLE stripe_lifecycle.payments ALTER %I DROP NOT NULL', attname),
+	format('UPDATE stripe_lifecycle.payments SET %I = NULL WHERE id = %L', attname, :'a'))
+  FROM pg_attribute WHERE attrelid = 'stripe_lifecycle.payments'::regclass
+   AND attname IN ('id', 'state', 'amount', 'currency', 'transitions') ORDER BY attnum;
 -- NULL is not the empty string, and a character moved to the next column is noticed
 SELECT t.found(:'trail' || format(' note = '''' WHERE payment_id = %L AND seq = 3', :'a'));
 SELECT t.found(:'trail' || format(' event_id = left(event_id, -1), event_type = right(event_id, 1) || event_type WHERE payment_id = %L AND seq = 3', :'a'));
@@ -193,4 +204,12 @@ UPDATE stripe_lifecycle.payments SET audit_head = NULL WHERE id = :'c';
 ALTER TABLE stripe_lifecycle.payments ENABLE ALWAYS TRIGGER stripe_lifecycle_guard;
 ALTER TABLE stripe_lifecycle.payments ENABLE ALWAYS TRIGGER stripe_lifecycle_guard_truncate;
 SELECT t.error(format('SELECT t.ingest(t.event(''evt_c'', ''payment_intent.processing'', 1000, ''pi_c'', %L))', :'c'));
+
+-- a state that is none of the extension's is found, wherever it stands
+ALTER TYPE stripe_lifecycle.payment_state ADD VALUE 'refunded';
+\pset format unaligned
+\t on
+SELECT col, t.found(:'trail' || format(' %I = ''refunded'' WHERE payment_id = %L AND seq = 2', col, :'d'))
+  FROM unnest('{from_state, to_state}'::text[]) AS col;
+SELECT t.found(:'payments' || format(' state = ''refunded'' WHERE id = %L', :'d'));
 \i :end
