@@ -1183,7 +1183,7 @@ CREATE FUNCTION @extschema@.secrets_status(
 	LANGUAGE c VOLATILE PARALLEL RESTRICTED ROWS 3
 	AS 'MODULE_PATHNAME', 'sl_secrets_status';
 COMMENT ON FUNCTION @extschema@.secrets_status() IS
-'One row per secret, from the files as they are now: kind (api_key or webhook), label, the first 16 hexadecimal digits of its SHA-256, when the file was last modified, mode (live or test, of API keys), and what is wrong. A file that cannot be used is a row with its problem alone';
+'One row per secret, from the files as they are now: kind (api_key, webhook or checkpoint), label, the first 16 hexadecimal digits of its SHA-256 (of a checkpoint key: of its public half), when the file was last modified, mode (live or test, of API keys), and what is wrong. A file that cannot be used is a row with its problem alone. Without a file for checkpoints there is no row of that kind';
 
 -- Numbers are counted up to a thousand, so that asking costs little however
 -- bad things are.
@@ -1797,7 +1797,11 @@ CREATE FUNCTION @extschema@.lint_settings(
 	('read_only', 'warning', 'default_transaction_read_only', '^(on|true|yes|1)',
 	 'no payment is created and no webhook taken in', 'Set it to off.'),
 	('reconciliation', 'warning', 'stripe_lifecycle.reconcile_interval', '^0$',
-	 'webhooks that never come are not made up for', 'Set it, such as to 5min.')
+	 'webhooks that never come are not made up for', 'Set it, such as to 5min.'),
+	('checkpoints', 'warning', 'stripe_lifecycle.checkpoint_key_file', '^$',
+	 'the audit trail is not sealed, so whoever may do anything in the database can rewrite it unnoticed', 'Name a key, as docs/checkpoints.md says.'),
+	('checkpoints', 'warning', 'stripe_lifecycle.checkpoint_interval', '^0$',
+	 'the audit trail is not sealed, so whoever may do anything in the database can rewrite it unnoticed', 'Reset it.')
 	)
 	SELECT r.rule, r.severity, h.name || h.place, r.finding, r.fix
 	  FROM rules r JOIN held h ON h.name = r.name AND lower(h.value) ~ r.bad
@@ -1850,10 +1854,11 @@ CREATE FUNCTION @extschema@.lint_secrets(
 	AS $$
 	SELECT 'secrets',
 		   CASE WHEN s.fingerprint IS NULL OR s.problems ~ 'Others may' THEN 'critical' ELSE 'warning' END,
-		   concat(CASE s.kind WHEN 'api_key' THEN 'API key' ELSE 'webhook secret' END, ' ' || s.label),
+		   concat(CASE s.kind WHEN 'api_key' THEN 'API key' WHEN 'webhook' THEN 'webhook secret' ELSE 'checkpoint key' END,
+				  ' ' || s.label),
 		   s.problems,
 		   format('See "Rotating secrets" in docs/operations.md; then reload. The file is named by stripe_lifecycle.%s.',
-				  CASE s.kind WHEN 'api_key' THEN 'api_key_file' ELSE 'webhook_secret_file' END)
+				  CASE s.kind WHEN 'api_key' THEN 'api_key_file' WHEN 'webhook' THEN 'webhook_secret_file' ELSE 'checkpoint_key_file' END)
 	  FROM @extschema@.secrets_status() s WHERE s.problems IS NOT NULL
 	UNION ALL
 	SELECT 'api_base',
