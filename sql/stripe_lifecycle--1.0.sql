@@ -16,14 +16,20 @@ BEGIN
 END
 $$;
 
--- Whoever owns the schema may drop what is in it.  If it was there before,
--- it must be the installer's.
+-- Whoever owns the schema may drop what is in it.  If it was there before, it
+-- must be the installer's.  A superuser's becomes so: a dump makes the schema
+-- that of its original owner before another superuser creates the extension.
 DO $$
+DECLARE
+	super boolean;
 BEGIN
-	IF NOT EXISTS (SELECT FROM pg_catalog.pg_namespace n
-			JOIN pg_catalog.pg_roles r ON r.oid OPERATOR(pg_catalog.=) n.nspowner
-			WHERE n.nspname OPERATOR(pg_catalog.=) '@extschema@'
-			AND r.rolname OPERATOR(pg_catalog.=) current_user) THEN
+	SELECT r.rolsuper INTO super FROM pg_catalog.pg_namespace n
+	  JOIN pg_catalog.pg_roles r ON r.oid OPERATOR(pg_catalog.=) n.nspowner
+	 WHERE n.nspname OPERATOR(pg_catalog.=) '@extschema@'
+	   AND r.rolname OPERATOR(pg_catalog.<>) current_user;
+	IF super THEN
+		ALTER SCHEMA @extschema@ OWNER TO CURRENT_USER;
+	ELSIF super IS NOT NULL THEN
 		RAISE EXCEPTION 'schema "@extschema@" exists and belongs to another role'
 			USING ERRCODE = 'insufficient_privilege',
 				  HINT = 'Drop the schema, or make it your own, before you create the extension.';
@@ -495,12 +501,14 @@ CREATE TABLE @extschema@.operator_actions (
 	payment_id uuid,
 	event_id   text,
 	reason     text,
-	PRIMARY KEY (id)
+	-- not id alone: whoever pauses a new database before rows are restored or
+	-- replicated into it takes a number that one of these rows has
+	PRIMARY KEY (id, at)
 );
 
 COMMENT ON TABLE @extschema@.operator_actions IS
 'What operators did, append-only: who paused and resumed the worker, sent requests again, decided on events';
-COMMENT ON COLUMN @extschema@.operator_actions.id IS 'order of recording';
+COMMENT ON COLUMN @extschema@.operator_actions.id IS 'order of recording; in a copy what was recorded before its rows came has the number of one of them';
 COMMENT ON COLUMN @extschema@.operator_actions.at IS 'when';
 COMMENT ON COLUMN @extschema@.operator_actions.role IS 'the database role on whose behalf the session ran';
 COMMENT ON COLUMN @extschema@.operator_actions.action IS 'pause_worker, resume_worker, retry_request, replay_event, accept_event or dismiss_event';

@@ -76,6 +76,11 @@ static SlQuery pause_here = {
 	.args = {SL_TYPE_TEXT, SL_TYPE_TEXT, SL_TYPE_TIMESTAMPTZ},
 };
 
+static SlQuery unused_requests = {
+	.sql = "SELECT 1 FROM stripe_lifecycle.api_requests"
+	" WHERE NOT EXISTS (SELECT FROM stripe_lifecycle.in_use)",
+};
+
 /* The place it was in before stays on record until an operator has seen it. */
 static SlQuery note_serving = {
 	.sql = "UPDATE stripe_lifecycle.worker_state SET system_identifier = $1,"
@@ -230,6 +235,12 @@ sl_may_send(bool *known)
 	if (sl_is_subscribed(get_relname_relid("api_requests", sl_catalog()->schema)))
 	{
 		pause_with("its requests come from another server by logical replication");
+		return false;
+	}
+	/* past guards that were off, as those of pg_restore --disable-triggers are */
+	if (!sl_in_use() && sl_run(&unused_requests, NULL, NULL, 1) > 0)
+	{
+		pause_with("its requests were restored from a dump");
 		return false;
 	}
 	if (sl_pause_on_move && has_moved(&state.last, &now))
