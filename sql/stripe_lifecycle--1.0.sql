@@ -484,6 +484,22 @@ CREATE TABLE @extschema@.retention_state (
 ) WITH (fillfactor = 50);
 INSERT INTO @extschema@.retention_state (table_name) VALUES ('webhook_events'), ('api_requests');
 
+-- A subscriber of logical replication has these rows already when its original's arrive.
+CREATE FUNCTION @extschema@.replace_retention_state() RETURNS trigger
+	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+	SET search_path = pg_catalog, pg_temp
+	AS $$
+BEGIN
+	DELETE FROM @extschema@.retention_state WHERE table_name = NEW.table_name;
+	RETURN NEW;
+END
+$$;
+COMMENT ON FUNCTION @extschema@.replace_retention_state() IS
+'Trigger of retention_state: a replicated row takes the place of the one that CREATE EXTENSION made';
+CREATE TRIGGER stripe_lifecycle_replace BEFORE INSERT ON @extschema@.retention_state
+	FOR EACH ROW EXECUTE FUNCTION @extschema@.replace_retention_state();
+ALTER TABLE @extschema@.retention_state ENABLE ALWAYS TRIGGER stripe_lifecycle_replace;
+
 COMMENT ON TABLE @extschema@.retention_state IS
 'How far old rows have been removed; see stripe_lifecycle.event_retention and request_retention';
 COMMENT ON COLUMN @extschema@.retention_state.table_name IS 'webhook_events, or api_requests with api_attempts';
@@ -902,9 +918,14 @@ CREATE FUNCTION @extschema@.resume_worker() RETURNS void
 	SELECT @extschema@.record_action('resume_worker', NULL);
 	SELECT pg_catalog.setval('@extschema@.payment_transitions_position_seq', p.position)
 	  FROM @extschema@.payment_transitions_position_seq s,
-		   (SELECT GREATEST((SELECT pg_catalog.max(c.to_position) FROM @extschema@.audit_checkpoints c),
-							(SELECT pg_catalog.max(t.position) FROM @extschema@.payment_transitions t
-							  WHERE NOT EXISTS (SELECT FROM @extschema@.in_use))) AS position) p
+		   -- all of them are looked through only where the newest payment's tells that they are behind
+		   LATERAL (SELECT GREATEST((SELECT pg_catalog.max(c.to_position) FROM @extschema@.audit_checkpoints c),
+									(SELECT pg_catalog.max(t.position) FROM @extschema@.payment_transitions t
+									  WHERE NOT EXISTS (SELECT FROM @extschema@.in_use)
+										 OR (SELECT n.position FROM @extschema@.payment_transitions n
+											  WHERE n.seq = 1 AND n.payment_id = (
+												SELECT q.id FROM @extschema@.payments q ORDER BY q.id DESC LIMIT 1))
+											> CASE WHEN s.is_called THEN s.last_value ELSE 0 END)) AS position) p
 	 WHERE p.position > CASE WHEN s.is_called THEN s.last_value ELSE 0 END;
 	UPDATE @extschema@.worker_state
 	   SET paused = false, paused_reason = NULL, paused_by = NULL, paused_at = NULL,

@@ -211,11 +211,51 @@ refuse_insert(const GuardedRow *g)
 			 errtable(g->rel)));
 }
 
+/*
+ * Has the sequence of positions been left behind by the rows?  Told by the newest
+ * payment but the one at hand, and by the newest checkpoint: both by an index.
+ */
+static SlQuery positions_behind = {
+	.sql = "SELECT 1 FROM stripe_lifecycle.payment_transitions_position_seq s"
+	" WHERE CASE WHEN s.is_called THEN s.last_value ELSE 0 END < GREATEST("
+	"(SELECT t.position FROM stripe_lifecycle.payment_transitions t"
+	" WHERE t.seq = 1 AND t.payment_id = (SELECT p.id FROM stripe_lifecycle.payments p"
+	" WHERE p.id <> $1 ORDER BY p.id DESC LIMIT 1)),"
+	" (SELECT c.to_position FROM stripe_lifecycle.audit_checkpoints c"
+	" ORDER BY c.number DESC LIMIT 1))",
+	.args = {SL_TYPE_UUID},
+};
+
+/*
+ * Logical replication brings rows, but not the state of sequences.  Until
+ * resume_worker() has moved them on, new transitions would be given positions
+ * of old ones, and break the checkpoints that sealed those.  Asked once in each
+ * session.
+ */
+static void
+refuse_positions_behind(const GuardedRow *g)
+{
+	static uint64 checked_generation = 0;
+	Datum		id = g->new.values[PAY_ID];
+
+	if (checked_generation == sl_catalog()->generation)
+		return;
+	if (sl_run(&positions_behind, &id, NULL, 1) > 0)
+		ereport(ERROR,
+				(errcode(SL_ERRCODE_SUBSCRIBED),
+				 errmsg("cannot write to table \"%s.payment_transitions\": its rows come from another server, and have not been taken over",
+						SL_SCHEMA),
+				 errdetail("They have numbers that the sequence of this database would give again."),
+				 errhint("To take over here, call stripe_lifecycle.resume_worker().")));
+	checked_generation = sl_catalog()->generation;
+}
+
 static void
 insert_transition(const GuardedRow *g, const SlRow *transition)
 {
 	SlRow		row = *transition;
 
+	refuse_positions_behind(g);
 	if (!sl_insert_new_row(SL_TRANSITIONS, &row, NULL))
 		ereport(ERROR,
 				(errcode(SL_ERRCODE_GUARD_BYPASSED),
