@@ -188,6 +188,16 @@ SELECT stripe_lifecycle.grant_application('regress_sl_app');
 GRANT USAGE ON SCHEMA t TO regress_sl_auditor, regress_sl_app;
 SET ROLE regress_sl_auditor;
 SELECT count(*) FROM stripe_lifecycle.verify_audit();
+RESET ROLE;
+-- rows that are hidden from the auditor are no rows that are sound
+ALTER TABLE stripe_lifecycle.payment_transitions ENABLE ROW LEVEL SECURITY;
+CREATE POLICY hide ON stripe_lifecycle.payment_transitions USING (note IS DISTINCT FROM 'mine');
+SET ROLE regress_sl_auditor;
+SELECT call, t.error('SELECT * FROM stripe_lifecycle.' || call)
+  FROM unnest('{verify_audit(), verify_checkpoints(), audit_export()}'::text[]) AS call;
+RESET ROLE;
+DROP POLICY hide ON stripe_lifecycle.payment_transitions;
+ALTER TABLE stripe_lifecycle.payment_transitions DISABLE ROW LEVEL SECURITY;
 SET ROLE regress_sl_app;
 SELECT t.code('SELECT stripe_lifecycle.verify_audit()');
 RESET ROLE;
