@@ -16,14 +16,20 @@ BEGIN
 END
 $$;
 
--- Whoever owns the schema may drop what is in it.  If it was there before,
--- it must be the installer's.
+-- Whoever owns the schema may drop what is in it.  If it was there before, it
+-- must be the installer's.  A superuser's becomes so: a dump makes the schema
+-- that of its original owner before another superuser creates the extension.
 DO $$
+DECLARE
+	super boolean;
 BEGIN
-	IF NOT EXISTS (SELECT FROM pg_catalog.pg_namespace n
-			JOIN pg_catalog.pg_roles r ON r.oid OPERATOR(pg_catalog.=) n.nspowner
-			WHERE n.nspname OPERATOR(pg_catalog.=) '@extschema@'
-			AND r.rolname OPERATOR(pg_catalog.=) current_user) THEN
+	SELECT r.rolsuper INTO super FROM pg_catalog.pg_namespace n
+	  JOIN pg_catalog.pg_roles r ON r.oid OPERATOR(pg_catalog.=) n.nspowner
+	 WHERE n.nspname OPERATOR(pg_catalog.=) '@extschema@'
+	   AND r.rolname OPERATOR(pg_catalog.<>) current_user;
+	IF super THEN
+		ALTER SCHEMA @extschema@ OWNER TO CURRENT_USER;
+	ELSIF super IS NOT NULL THEN
 		RAISE EXCEPTION 'schema "@extschema@" exists and belongs to another role'
 			USING ERRCODE = 'insufficient_privilege',
 				  HINT = 'Drop the schema, or make it your own, before you create the extension.';
@@ -478,6 +484,22 @@ CREATE TABLE @extschema@.retention_state (
 ) WITH (fillfactor = 50);
 INSERT INTO @extschema@.retention_state (table_name) VALUES ('webhook_events'), ('api_requests');
 
+-- A subscriber of logical replication has these rows already when its original's arrive.
+CREATE FUNCTION @extschema@.replace_retention_state() RETURNS trigger
+	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+	SET search_path = pg_catalog, pg_temp
+	AS $$
+BEGIN
+	DELETE FROM @extschema@.retention_state WHERE table_name = NEW.table_name;
+	RETURN NEW;
+END
+$$;
+COMMENT ON FUNCTION @extschema@.replace_retention_state() IS
+'Trigger of retention_state: a replicated row takes the place of the one that CREATE EXTENSION made';
+CREATE TRIGGER stripe_lifecycle_replace BEFORE INSERT ON @extschema@.retention_state
+	FOR EACH ROW EXECUTE FUNCTION @extschema@.replace_retention_state();
+ALTER TABLE @extschema@.retention_state ENABLE ALWAYS TRIGGER stripe_lifecycle_replace;
+
 COMMENT ON TABLE @extschema@.retention_state IS
 'How far old rows have been removed; see stripe_lifecycle.event_retention and request_retention';
 COMMENT ON COLUMN @extschema@.retention_state.table_name IS 'webhook_events, or api_requests with api_attempts';
@@ -495,12 +517,14 @@ CREATE TABLE @extschema@.operator_actions (
 	payment_id uuid,
 	event_id   text,
 	reason     text,
-	PRIMARY KEY (id)
+	-- not id alone: whoever pauses a new database before rows are restored or
+	-- replicated into it takes a number that one of these rows has
+	PRIMARY KEY (id, at)
 );
 
 COMMENT ON TABLE @extschema@.operator_actions IS
 'What operators did, append-only: who paused and resumed the worker, sent requests again, decided on events';
-COMMENT ON COLUMN @extschema@.operator_actions.id IS 'order of recording';
+COMMENT ON COLUMN @extschema@.operator_actions.id IS 'order of recording; in a copy what was recorded before its rows came has the number of one of them';
 COMMENT ON COLUMN @extschema@.operator_actions.at IS 'when';
 COMMENT ON COLUMN @extschema@.operator_actions.role IS 'the database role on whose behalf the session ran';
 COMMENT ON COLUMN @extschema@.operator_actions.action IS 'pause_worker, resume_worker, retry_request, replay_event, accept_event or dismiss_event';
@@ -812,12 +836,15 @@ CREATE FUNCTION @extschema@.legal_transitions(
 COMMENT ON FUNCTION @extschema@.legal_transitions() IS
 'Every legal move and what proves it, from the same table the guard reads; from_state is NULL for the creation';
 
+-- With row_security off they fail where somebody's policy hides rows from the
+-- caller, and do not pass over them.
 CREATE FUNCTION @extschema@.verify_audit(
 	INOUT payment_id uuid DEFAULT NULL,
 	OUT seq integer, OUT problem text, OUT detail text)
 	RETURNS SETOF record
 	LANGUAGE c STABLE PARALLEL SAFE ROWS 10
 	SET search_path = pg_catalog, pg_temp
+	SET row_security = off
 	AS 'MODULE_PATHNAME', 'sl_verify_audit';
 COMMENT ON FUNCTION @extschema@.verify_audit(uuid) IS
 'Every break in the audit trail of one payment, or of all: rows altered, missing, inserted or reordered, moves that are illegal, payments that differ from their replayed trail, events that disagree. No row means that all is well';
@@ -839,6 +866,7 @@ CREATE FUNCTION @extschema@.verify_checkpoints(
 	RETURNS SETOF record
 	LANGUAGE c STABLE PARALLEL RESTRICTED ROWS 10
 	SET search_path = pg_catalog, pg_temp
+	SET row_security = off
 	AS 'MODULE_PATHNAME', 'sl_verify_checkpoints';
 COMMENT ON FUNCTION @extschema@.verify_checkpoints(timestamptz, text) IS
 'Compares the audit trail with the checkpoints that sealed it, from the first one with transitions of that time on: what is missing, added, changed, not chained or not signed. public_keys (PEM) are trusted beside those in the server''s key file. No row means that all is well, as far as it can be told from within';
@@ -850,6 +878,7 @@ CREATE FUNCTION @extschema@.audit_export(
 	RETURNS SETOF text
 	LANGUAGE c STABLE PARALLEL RESTRICTED ROWS 100000
 	SET search_path = pg_catalog, pg_temp
+	SET row_security = off
 	AS 'MODULE_PATHNAME', 'sl_audit_export';
 COMMENT ON FUNCTION @extschema@.audit_export(timestamptz, timestamptz, text) IS
 'The audit trail with its checkpoints as lines of JSON, or of CSV, for stripe_lifecycle_verify: all checkpoints with transitions from since on and before until, whole, and what is not sealed yet. No personal data';
@@ -894,9 +923,14 @@ CREATE FUNCTION @extschema@.resume_worker() RETURNS void
 	SELECT @extschema@.record_action('resume_worker', NULL);
 	SELECT pg_catalog.setval('@extschema@.payment_transitions_position_seq', p.position)
 	  FROM @extschema@.payment_transitions_position_seq s,
-		   (SELECT GREATEST((SELECT pg_catalog.max(c.to_position) FROM @extschema@.audit_checkpoints c),
-							(SELECT pg_catalog.max(t.position) FROM @extschema@.payment_transitions t
-							  WHERE NOT EXISTS (SELECT FROM @extschema@.in_use))) AS position) p
+		   -- all of them are looked through only where the newest payment's tells that they are behind
+		   LATERAL (SELECT GREATEST((SELECT pg_catalog.max(c.to_position) FROM @extschema@.audit_checkpoints c),
+									(SELECT pg_catalog.max(t.position) FROM @extschema@.payment_transitions t
+									  WHERE NOT EXISTS (SELECT FROM @extschema@.in_use)
+										 OR (SELECT n.position FROM @extschema@.payment_transitions n
+											  WHERE n.seq = 1 AND n.payment_id = (
+												SELECT q.id FROM @extschema@.payments q ORDER BY q.id DESC LIMIT 1))
+											> CASE WHEN s.is_called THEN s.last_value ELSE 0 END)) AS position) p
 	 WHERE p.position > CASE WHEN s.is_called THEN s.last_value ELSE 0 END;
 	UPDATE @extschema@.worker_state
 	   SET paused = false, paused_reason = NULL, paused_by = NULL, paused_at = NULL,
@@ -1183,7 +1217,7 @@ CREATE FUNCTION @extschema@.secrets_status(
 	LANGUAGE c VOLATILE PARALLEL RESTRICTED ROWS 3
 	AS 'MODULE_PATHNAME', 'sl_secrets_status';
 COMMENT ON FUNCTION @extschema@.secrets_status() IS
-'One row per secret, from the files as they are now: kind (api_key or webhook), label, the first 16 hexadecimal digits of its SHA-256, when the file was last modified, mode (live or test, of API keys), and what is wrong. A file that cannot be used is a row with its problem alone';
+'One row per secret, from the files as they are now: kind (api_key, webhook or checkpoint), label, the first 16 hexadecimal digits of its SHA-256 (of a checkpoint key: of its public half), when the file was last modified, mode (live or test, of API keys), and what is wrong. A file that cannot be used is a row with its problem alone. Without a file for checkpoints there is no row of that kind';
 
 -- Numbers are counted up to a thousand, so that asking costs little however
 -- bad things are.
@@ -1797,7 +1831,11 @@ CREATE FUNCTION @extschema@.lint_settings(
 	('read_only', 'warning', 'default_transaction_read_only', '^(on|true|yes|1)',
 	 'no payment is created and no webhook taken in', 'Set it to off.'),
 	('reconciliation', 'warning', 'stripe_lifecycle.reconcile_interval', '^0$',
-	 'webhooks that never come are not made up for', 'Set it, such as to 5min.')
+	 'webhooks that never come are not made up for', 'Set it, such as to 5min.'),
+	('checkpoints', 'warning', 'stripe_lifecycle.checkpoint_key_file', '^$',
+	 'the audit trail is not sealed, so whoever may do anything in the database can rewrite it unnoticed', 'Name a key, as docs/checkpoints.md says.'),
+	('checkpoints', 'warning', 'stripe_lifecycle.checkpoint_interval', '^0$',
+	 'the audit trail is not sealed, so whoever may do anything in the database can rewrite it unnoticed', 'Reset it.')
 	)
 	SELECT r.rule, r.severity, h.name || h.place, r.finding, r.fix
 	  FROM rules r JOIN held h ON h.name = r.name AND lower(h.value) ~ r.bad
@@ -1850,10 +1888,11 @@ CREATE FUNCTION @extschema@.lint_secrets(
 	AS $$
 	SELECT 'secrets',
 		   CASE WHEN s.fingerprint IS NULL OR s.problems ~ 'Others may' THEN 'critical' ELSE 'warning' END,
-		   concat(CASE s.kind WHEN 'api_key' THEN 'API key' ELSE 'webhook secret' END, ' ' || s.label),
+		   concat(CASE s.kind WHEN 'api_key' THEN 'API key' WHEN 'webhook' THEN 'webhook secret' ELSE 'checkpoint key' END,
+				  ' ' || s.label),
 		   s.problems,
 		   format('See "Rotating secrets" in docs/operations.md; then reload. The file is named by stripe_lifecycle.%s.',
-				  CASE s.kind WHEN 'api_key' THEN 'api_key_file' ELSE 'webhook_secret_file' END)
+				  CASE s.kind WHEN 'api_key' THEN 'api_key_file' WHEN 'webhook' THEN 'webhook_secret_file' ELSE 'checkpoint_key_file' END)
 	  FROM @extschema@.secrets_status() s WHERE s.problems IS NOT NULL
 	UNION ALL
 	SELECT 'api_base',

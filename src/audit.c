@@ -47,6 +47,23 @@ hasher(void)
 	return hash;
 }
 
+/*
+ * A state in a row that may have been tampered with: NULL where the table does
+ * not have it, or a label that is none of ours, is no state.
+ */
+static SlState
+state_in(const SlRow *row, int column)
+{
+	return row->nulls[column] ? SL_STATE_NONE :
+		sl_state_of_oid(DatumGetObjectId(row->values[column]));
+}
+
+static const char *
+state_text(SlState state)
+{
+	return state == SL_STATE_NONE ? "nothing" : sl_state_name(state);
+}
+
 /* As text: into buf, or constant. */
 const char *
 sl_audit_time_text(TimestampTz t, char buf[SL_AUDIT_TIME_SIZE])
@@ -83,7 +100,7 @@ sl_audit_text(SlTransitionColumn column, Datum value,
 			return buf;
 		case TRA_FROM_STATE:
 		case TRA_TO_STATE:
-			s = sl_state_name(sl_state_of_oid(DatumGetObjectId(value)));
+			s = state_text(sl_state_of_oid(DatumGetObjectId(value)));
 			break;
 		case TRA_AT:
 		case TRA_EVENT_CREATED:
@@ -237,28 +254,30 @@ check_sequence(const SlReplay *r, int seq)
 static void
 check_move(const SlReplay *r, int seq, const SlRow *t)
 {
-	SlState		from = t->nulls[TRA_FROM_STATE] ? SL_STATE_NONE :
-		sl_state_of_oid(DatumGetObjectId(t->values[TRA_FROM_STATE]));
-	SlState		to = sl_state_of_oid(DatumGetObjectId(t->values[TRA_TO_STATE]));
+	SlState		from = state_in(t, TRA_FROM_STATE);
+	SlState		to = state_in(t, TRA_TO_STATE);
 
 	if (r->rows == 0 && (from != SL_STATE_NONE || to != SL_STATE_CREATED))
 		found(r, seq, "not_created", "a trail begins with the creation of its payment");
 	else if (r->rows > 0 && from != r->state)
 		found(r, seq, "broken_link",
 			  psprintf("it begins with %s, but the row before it ends with %s",
-					   from == SL_STATE_NONE ? "nothing" : sl_state_name(from),
-					   sl_state_name(r->state)));
+					   state_text(from), state_text(r->state)));
 	else if (!sl_edge_is_legal(from, to))
 		found(r, seq, "illegal_edge",
-			  psprintf("a payment cannot go from %s to %s", sl_state_name(from),
-					   sl_state_name(to)));
+			  psprintf("a payment cannot go from %s to %s", state_text(from),
+					   state_text(to)));
 }
 
-/* Take the next row of the trail, in the order of seq. */
+/*
+ * Take the next row of the trail, in the order of seq.  Any column may be NULL:
+ * whoever tampers can take a table's constraints away.  That is a hash that
+ * does not fit, whatever else.
+ */
 void
 sl_replay_row(SlReplay *r, const SlRow *t)
 {
-	int			seq = DatumGetInt32(t->values[TRA_SEQ]);
+	int			seq = t->nulls[TRA_SEQ] ? 0 : DatumGetInt32(t->values[TRA_SEQ]);
 	const unsigned char *stored = hash_bytes_of(t->values[TRA_HASH],
 												t->nulls[TRA_HASH]);
 
@@ -277,11 +296,11 @@ sl_replay_row(SlReplay *r, const SlRow *t)
 	/* go on from what stands there, so that one break is reported once */
 	r->rows++;
 	r->seq = seq;
-	r->state = sl_state_of_oid(DatumGetObjectId(t->values[TRA_TO_STATE]));
-	r->at = DatumGetTimestampTz(t->values[TRA_AT]);
-	r->amount = DatumGetInt64(t->values[TRA_AMOUNT]);
-	strlcpy(r->currency, TextDatumGetCString(t->values[TRA_CURRENCY]),
-			sizeof(r->currency));
+	r->state = state_in(t, TRA_TO_STATE);
+	r->at = t->nulls[TRA_AT] ? 0 : DatumGetTimestampTz(t->values[TRA_AT]);
+	r->amount = t->nulls[TRA_AMOUNT] ? 0 : DatumGetInt64(t->values[TRA_AMOUNT]);
+	strlcpy(r->currency, t->nulls[TRA_CURRENCY] ? "null" :
+			TextDatumGetCString(t->values[TRA_CURRENCY]), sizeof(r->currency));
 	if (!t->nulls[TRA_LIVEMODE])
 	{
 		r->has_livemode = true;
@@ -298,6 +317,18 @@ differs(const SlReplay *r, const char *column, const char *row, const char *trai
 {
 	found(r, 0, "row_differs",
 		  psprintf("%s is %s in the payment, and %s by its trail", column, row, trail));
+}
+
+static void
+check_number(const SlReplay *r, const SlRow *p, SlPaymentColumn column, int64 wanted)
+{
+	int64		value = p->nulls[column] ? 0 : column == PAY_AMOUNT ?
+		DatumGetInt64(p->values[column]) : DatumGetInt32(p->values[column]);
+
+	if (p->nulls[column] || value != wanted)
+		differs(r, column == PAY_AMOUNT ? "amount" : "transitions",
+				p->nulls[column] ? "null" : psprintf(INT64_FORMAT, value),
+				psprintf(INT64_FORMAT, wanted));
 }
 
 /* Did the payment end when its trail says? */
@@ -325,7 +356,7 @@ sl_replay_end(SlReplay *r, const SlRow *p)
 {
 	const unsigned char *head;
 	SlState		state;
-	char	   *currency;
+	const char *currency;
 
 	if (p == NULL)
 	{
@@ -338,18 +369,13 @@ sl_replay_end(SlReplay *r, const SlRow *p)
 		return;
 	}
 
-	state = sl_state_of_oid(DatumGetObjectId(p->values[PAY_STATE]));
+	state = state_in(p, PAY_STATE);
 	if (state != r->state)
-		differs(r, "state", sl_state_name(state), sl_state_name(r->state));
-	if (DatumGetInt32(p->values[PAY_TRANSITIONS]) != r->rows)
-		differs(r, "transitions",
-				psprintf("%d", DatumGetInt32(p->values[PAY_TRANSITIONS])),
-				psprintf("%d", r->rows));
-	if (DatumGetInt64(p->values[PAY_AMOUNT]) != r->amount)
-		differs(r, "amount",
-				psprintf(INT64_FORMAT, DatumGetInt64(p->values[PAY_AMOUNT])),
-				psprintf(INT64_FORMAT, r->amount));
-	currency = TextDatumGetCString(p->values[PAY_CURRENCY]);
+		differs(r, "state", state_text(state), state_text(r->state));
+	check_number(r, p, PAY_TRANSITIONS, r->rows);
+	check_number(r, p, PAY_AMOUNT, r->amount);
+	currency = p->nulls[PAY_CURRENCY] ? "null" :
+		TextDatumGetCString(p->values[PAY_CURRENCY]);
 	if (strcmp(currency, r->currency) != 0)
 		differs(r, "currency", currency, r->currency);
 	if (r->has_livemode && (p->nulls[PAY_LIVEMODE] ||

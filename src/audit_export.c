@@ -71,11 +71,11 @@ static SlQuery numbers = {
 	" LEFT JOIN stripe_lifecycle.payment_transitions p" \
 	" ON p.payment_id = t.payment_id AND p.seq = t.seq - 1"
 static SlQuery sealed = {
-	.sql = TRANSITIONS " WHERE t.position > $1 AND t.position <= $2 ORDER BY t.position",
+	.sql = TRANSITIONS " WHERE t.position >= $1 AND t.position <= $2 ORDER BY t.position",
 	.args = {SL_TYPE_INT8, SL_TYPE_INT8},
 };
 static SlQuery not_sealed = {
-	.sql = TRANSITIONS " WHERE t.position > $1 AND t.at >= $2 AND t.at < $3 ORDER BY t.position",
+	.sql = TRANSITIONS " WHERE t.position >= $1 AND t.at >= $2 AND t.at < $3 ORDER BY t.position",
 	.args = {SL_TYPE_INT8, SL_TYPE_TIMESTAMPTZ, SL_TYPE_TIMESTAMPTZ},
 };
 
@@ -257,8 +257,12 @@ static void
 put_checkpoint(Export *x, const SlCheckpoint *c)
 {
 	char		line[SL_CHECKPOINT_LINE_SIZE];
-	Datum		args[2] = {Int64GetDatum(c->from_position), Int64GetDatum(c->to_position)};
+	Datum		args[2];
 
+	/* nothing can be before the first, so whatever is there belongs to be seen */
+	args[0] = Int64GetDatum(c->number == 1 ? PG_INT64_MIN :
+							sl_position_above(c->from_position));
+	args[1] = Int64GetDatum(c->to_position);
 	sl_checkpoint_line(c, line);
 	put_text_line(x, "checkpoint", line);
 	put_transitions(x, &sealed, args);
@@ -302,7 +306,8 @@ put_all(Export *x, TimestampTz since, TimestampTz until)
 	put_sealed(x, args);
 	args[2] = args[1];
 	args[1] = args[0];
-	args[0] = Int64GetDatum(sl_newest_checkpoint(true, &newest) ? newest.to_position : PG_INT64_MIN);
+	args[0] = Int64GetDatum(sl_newest_checkpoint(true, &newest) ?
+							sl_position_above(newest.to_position) : PG_INT64_MIN);
 	put_transitions(x, &not_sealed, args);
 	put_text_line(x, "end", psprintf("stripe_lifecycle end checkpoints=" INT64_FORMAT
 									 " transitions=" INT64_FORMAT,

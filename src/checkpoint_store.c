@@ -33,7 +33,7 @@ static SlQuery checkpoints = {
 };
 static SlQuery transitions = {
 	.sql = "SELECT position, at, hash FROM stripe_lifecycle.payment_transitions"
-	" WHERE position > $1 AND position <= $2 ORDER BY position LIMIT $3",
+	" WHERE position >= $1 AND position <= $2 ORDER BY position LIMIT $3",
 	.args = {SL_TYPE_INT8, SL_TYPE_INT8, SL_TYPE_INT8},
 };
 
@@ -59,14 +59,14 @@ sl_unix_time(TimestampTz t)
 	return t - SL_UNIX_EPOCH_USECS;
 }
 
-/* Take n bytes of a bytea; zeroes if it does not have just so many. */
+/* Take n bytes of a bytea; zeroes if it is NULL or does not have just so many. */
 static bool
-read_bytes(Datum value, unsigned char *out, size_t n)
+read_bytes(Datum value, bool isnull, unsigned char *out, size_t n)
 {
-	bytea	   *b = DatumGetByteaPP(value);
+	bytea	   *b = isnull ? NULL : DatumGetByteaPP(value);
 
 	memset(out, 0, n);
-	if (VARSIZE_ANY_EXHDR(b) != n)
+	if (b == NULL || VARSIZE_ANY_EXHDR(b) != n)
 		return false;
 	memcpy(out, VARDATA_ANY(b), n);
 	return true;
@@ -101,10 +101,10 @@ sl_checkpoint_of_row(const SlRow *row, SlCheckpoint *c)
 	c->first_at = sl_unix_time(DatumGetTimestampTz(v[CKP_FIRST_AT]));
 	c->last_at = sl_unix_time(DatumGetTimestampTz(v[CKP_LAST_AT]));
 	c->sealed_at = sl_unix_time(DatumGetTimestampTz(v[CKP_SEALED_AT]));
-	return read_bytes(v[CKP_ROOT], c->root, sizeof(c->root)) &&
-		read_bytes(v[CKP_PREVIOUS], c->previous, sizeof(c->previous)) &&
-		read_bytes(v[CKP_KEY], c->key, sizeof(c->key)) &&
-		read_bytes(v[CKP_SIGNATURE], c->signature, sizeof(c->signature));
+	return read_bytes(v[CKP_ROOT], false, c->root, sizeof(c->root)) &&
+		read_bytes(v[CKP_PREVIOUS], false, c->previous, sizeof(c->previous)) &&
+		read_bytes(v[CKP_KEY], false, c->key, sizeof(c->key)) &&
+		read_bytes(v[CKP_SIGNATURE], false, c->signature, sizeof(c->signature));
 }
 
 /*
@@ -221,6 +221,17 @@ sl_next_checkpoint(SlRows *rows, SlCheckpoint *c)
 }
 
 /*
+ * The first position above another one.  PG_INT64_MIN is below all of them: no
+ * row is so far down that it would be passed over.
+ */
+int64
+sl_position_above(int64 position)
+{
+	return position == PG_INT64_MIN || position == PG_INT64_MAX ?
+		position : position + 1;
+}
+
+/*
  * Transitions by position, above the first and up to the second, but no more
  * than limit; as the caller's snapshot sees them, or a new one.
  */
@@ -228,8 +239,8 @@ void
 sl_open_transitions(SlRows *rows, int64 from_position, int64 to_position,
 					int64 limit, bool callers_snapshot)
 {
-	Datum		args[3] = {Int64GetDatum(from_position), Int64GetDatum(to_position),
-	Int64GetDatum(limit)};
+	Datum		args[3] = {Int64GetDatum(sl_position_above(from_position)),
+	Int64GetDatum(to_position), Int64GetDatum(limit)};
 
 	open_rows(rows, sl_open(&transitions, args, NULL, callers_snapshot));
 }
@@ -240,6 +251,7 @@ sl_next_transition(SlRows *rows, SlLeaf *leaf)
 	static unsigned char hash[SL_AUDIT_HASH_LEN];
 	HeapTuple	tuple;
 	TupleDesc	desc;
+	Datum		value;
 	bool		isnull;
 
 	if (!next_row(rows))
@@ -248,7 +260,8 @@ sl_next_transition(SlRows *rows, SlLeaf *leaf)
 	desc = rows->batch->tupdesc;
 	leaf->position = DatumGetInt64(SPI_getbinval(tuple, desc, 1, &isnull));
 	leaf->at = sl_unix_time(DatumGetTimestampTz(SPI_getbinval(tuple, desc, 2, &isnull)));
-	(void) read_bytes(SPI_getbinval(tuple, desc, 3, &isnull), hash, sizeof(hash));
+	value = SPI_getbinval(tuple, desc, 3, &isnull);
+	(void) read_bytes(value, isnull, hash, sizeof(hash));
 	leaf->hash = hash;
 	return true;
 }

@@ -41,6 +41,7 @@ extern int64 sl_last_position(void);
 
 extern void sl_open_checkpoints(SlRows *rows, int64 from_number, int64 to_number);
 extern bool sl_next_checkpoint(SlRows *rows, SlCheckpoint *c);
+extern int64 sl_position_above(int64 position);
 extern void sl_open_transitions(SlRows *rows, int64 from_position,
 								int64 to_position, int64 limit,
 								bool callers_snapshot);

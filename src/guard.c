@@ -134,7 +134,7 @@ refuse_transition(const GuardedRow *g, SlState from, SlState to)
 				 errmsg("payment %s cannot go from %s to %s",
 						payment_id_text(&g->new),
 						from == SL_STATE_NONE ? "nothing" : sl_state_name(from),
-						sl_state_name(to)),
+						to == SL_STATE_NONE ? "nothing" : sl_state_name(to)),
 				 from == SL_STATE_NONE ?
 				 errdetail("A payment begins as created; any other state takes the audit trail that proves it, which a restore brings first.") :
 				 errdetail("Legal from %s: %s.", sl_state_name(from),
@@ -174,6 +174,19 @@ refuse_column(const GuardedRow *g, int column)
 			 errtablecol(g->rel, column + 1)));
 }
 
+/* The table does that by itself, unless its owner has altered it. */
+static void
+refuse_null(const GuardedRow *g, int column)
+{
+	if (g->new.nulls[column])
+		ereport(ERROR,
+				(errcode(ERRCODE_NOT_NULL_VIOLATION),
+				 errmsg("column \"%s\" of table \"%s.%s\" cannot be null",
+						column_name(g, column), SL_SCHEMA,
+						sl_table_name(g->table)),
+				 errtablecol(g->rel, column + 1)));
+}
+
 static void
 refuse_removal(Relation rel, const char *operation)
 {
@@ -198,11 +211,51 @@ refuse_insert(const GuardedRow *g)
 			 errtable(g->rel)));
 }
 
+/*
+ * Has the sequence of positions been left behind by the rows?  Told by the newest
+ * payment but the one at hand, and by the newest checkpoint: both by an index.
+ */
+static SlQuery positions_behind = {
+	.sql = "SELECT 1 FROM stripe_lifecycle.payment_transitions_position_seq s"
+	" WHERE CASE WHEN s.is_called THEN s.last_value ELSE 0 END < GREATEST("
+	"(SELECT t.position FROM stripe_lifecycle.payment_transitions t"
+	" WHERE t.seq = 1 AND t.payment_id = (SELECT p.id FROM stripe_lifecycle.payments p"
+	" WHERE p.id <> $1 ORDER BY p.id DESC LIMIT 1)),"
+	" (SELECT c.to_position FROM stripe_lifecycle.audit_checkpoints c"
+	" ORDER BY c.number DESC LIMIT 1))",
+	.args = {SL_TYPE_UUID},
+};
+
+/*
+ * Logical replication brings rows, but not the state of sequences.  Until
+ * resume_worker() has moved them on, new transitions would be given positions
+ * of old ones, and break the checkpoints that sealed those.  Asked once in each
+ * session.
+ */
+static void
+refuse_positions_behind(const GuardedRow *g)
+{
+	static uint64 checked_generation = 0;
+	Datum		id = g->new.values[PAY_ID];
+
+	if (checked_generation == sl_catalog()->generation)
+		return;
+	if (sl_run(&positions_behind, &id, NULL, 1) > 0)
+		ereport(ERROR,
+				(errcode(SL_ERRCODE_SUBSCRIBED),
+				 errmsg("cannot write to table \"%s.payment_transitions\": its rows come from another server, and have not been taken over",
+						SL_SCHEMA),
+				 errdetail("They have numbers that the sequence of this database would give again."),
+				 errhint("To take over here, call stripe_lifecycle.resume_worker().")));
+	checked_generation = sl_catalog()->generation;
+}
+
 static void
 insert_transition(const GuardedRow *g, const SlRow *transition)
 {
 	SlRow		row = *transition;
 
+	refuse_positions_behind(g);
 	if (!sl_insert_new_row(SL_TRANSITIONS, &row, NULL))
 		ereport(ERROR,
 				(errcode(SL_ERRCODE_GUARD_BYPASSED),
@@ -297,11 +350,20 @@ check_plain_insert(const GuardedRow *g)
 		PAY_LAST_ERROR_AT, PAY_LAST_EVENT_ID, PAY_LAST_EVENT_CREATED,
 		PAY_LAST_EVENT_RANK, PAY_FINISHED_AT, PAY_AUDIT_HEAD
 	};
+	static const int required[] = {
+		PAY_ID, PAY_IDEMPOTENCY_KEY, PAY_STATE, PAY_AMOUNT, PAY_CURRENCY,
+		PAY_CAPTURE_METHOD, PAY_DECLINE_POLICY, PAY_METADATA, PAY_PARAMS,
+		PAY_AMOUNT_CAPTURABLE, PAY_AMOUNT_RECEIVED, PAY_DECLINE_COUNT,
+		PAY_TRANSITIONS, PAY_CREATED_AT, PAY_UPDATED_AT
+	};
 	SlState		state;
 	int			i;
 
 	if (g->table != SL_PAYMENTS)
 		refuse_insert(g);
+
+	for (i = 0; i < (int) lengthof(required); i++)
+		refuse_null(g, required[i]);
 	refuse_cards(g);
 
 	state = sl_state_of_oid(DatumGetObjectId(g->new.values[PAY_STATE]));
@@ -336,6 +398,7 @@ take_permit(const GuardedRow *g, bool insert)
 static void
 guard_insert(const GuardedRow *g)
 {
+	refuse_null(g, 0);			/* the key, by which all is looked up */
 	if (take_permit(g, true))
 	{
 		if (g->table == SL_PAYMENTS)

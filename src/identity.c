@@ -57,23 +57,32 @@ typedef struct State
 	bool		paused;
 	char	   *reason;			/* or NULL */
 	Identity	last;			/* who sent something last */
+	char	   *version;		/* of the row */
 } State;
 
 /* Columns of read_state, from 1. */
 enum
 {
 	COL_PAUSED = 1, COL_REASON, COL_SYSTEM, COL_DATABASE, COL_HOST, COL_PORT,
-	COL_TIMELINE
+	COL_TIMELINE, COL_VERSION
 };
 
 static SlQuery read_state = {
 	.sql = "SELECT paused, paused_reason, system_identifier, database_oid::int8,"
-	" host, port, timeline FROM stripe_lifecycle.worker_state",
+	" host, port, timeline, xmin::text FROM stripe_lifecycle.worker_state",
 };
+
+/* Not what an operator has written since: it could be a resume_worker(). */
 static SlQuery pause_here = {
 	.sql = "UPDATE stripe_lifecycle.worker_state SET paused = true,"
-	" paused_reason = $1, paused_by = $2, paused_at = $3",
-	.args = {SL_TYPE_TEXT, SL_TYPE_TEXT, SL_TYPE_TIMESTAMPTZ},
+	" paused_reason = $1, paused_by = $2, paused_at = $3"
+	" WHERE xmin::text OPERATOR(pg_catalog.=) $4",
+	.args = {SL_TYPE_TEXT, SL_TYPE_TEXT, SL_TYPE_TIMESTAMPTZ, SL_TYPE_TEXT},
+};
+
+static SlQuery unused_requests = {
+	.sql = "SELECT 1 FROM stripe_lifecycle.api_requests"
+	" WHERE NOT EXISTS (SELECT FROM stripe_lifecycle.in_use)",
 };
 
 /* The place it was in before stays on record until an operator has seen it. */
@@ -133,6 +142,7 @@ look_at_state(State *state)
 				 errhint("INSERT INTO %s.worker_state DEFAULT VALUES.", SL_SCHEMA)));
 	state->paused = DatumGetBool(state_column(COL_PAUSED, &isnull));
 	state->reason = state_text(COL_REASON);
+	state->version = state_text(COL_VERSION);
 	if ((text = state_text(COL_SYSTEM)) != NULL)
 		strlcpy(state->last.system, text, sizeof(state->last.system));
 	if ((text = state_text(COL_HOST)) != NULL)
@@ -184,26 +194,47 @@ place_text(const Identity *id)
 	return buf.data;
 }
 
-static void
-pause_quietly(const char *reason)
+/* False: the row is not what it was, and has to be looked at again. */
+static bool
+pause_quietly(const State *state, const char *reason)
 {
-	Datum		args[3] = {CStringGetTextDatum(reason),
+	Datum		args[4] = {CStringGetTextDatum(reason),
 		CStringGetTextDatum(GetUserNameFromId(sl_acting_role(), false)),
-	TimestampTzGetDatum(GetCurrentTimestamp())};
+		TimestampTzGetDatum(GetCurrentTimestamp()),
+	CStringGetTextDatum(state->version)};
 
-	(void) sl_run(&pause_here, args, NULL, 0);
+	return sl_run(&pause_here, args, NULL, 0) > 0;
 }
 
 /* Nothing is sent from now on; said once, for the next look finds it paused. */
-static void
-pause_with(const char *reason)
+static bool
+pause_with(const State *state, const char *reason)
 {
-	pause_quietly(reason);
+	if (!pause_quietly(state, reason))
+		return false;
 	ereport(WARNING,
 			(errcode(ERRCODE_WARNING),
 			 errmsg("stripe_lifecycle has paused this database, so nothing is sent to Stripe"),
 			 errdetail_internal("The reason is that %s.", reason),
 			 errhint("If payments are to be sent from here, call stripe_lifecycle.resume_worker().")));
+	return true;
+}
+
+/* Why the worker should pause the database, or NULL. */
+static const char *
+reason_to_pause(const Identity *last, const Identity *now)
+{
+	if (is_copy(last, now))
+		return copy_reason(last);
+	if (sl_is_subscribed(get_relname_relid("api_requests", sl_catalog()->schema)))
+		return "its requests come from another server by logical replication";
+	/* past guards that were off, as those of pg_restore --disable-triggers are */
+	if (!sl_in_use() && sl_run(&unused_requests, NULL, NULL, 1) > 0)
+		return "its requests were restored from a dump";
+	if (sl_pause_on_move && has_moved(last, now))
+		return psprintf("the worker ran last at %s and is now at %s",
+						place_text(last), place_text(now));
+	return NULL;
 }
 
 /*
@@ -214,34 +245,30 @@ pause_with(const char *reason)
 bool
 sl_may_send(bool *known)
 {
+	const char *reason;
 	State		state;
 	Identity	now;
+	int			tries;
 
 	*known = false;
-	look_at_state(&state);
-	if (state.paused)
-		return false;
 	identify(&now);
-	if (is_copy(&state.last, &now))
+	for (tries = 0; tries < 3; tries++)
 	{
-		pause_with(copy_reason(&state.last));
-		return false;
+		look_at_state(&state);
+		if (state.paused)
+			return false;
+		reason = reason_to_pause(&state.last, &now);
+		if (reason == NULL)
+		{
+			*known = state.last.system[0] != '\0' && state.last.host[0] != '\0' &&
+				state.last.port != 0 && state.last.timeline != 0 &&
+				!has_moved(&state.last, &now);
+			return true;
+		}
+		if (pause_with(&state, reason))
+			break;
 	}
-	if (sl_is_subscribed(get_relname_relid("api_requests", sl_catalog()->schema)))
-	{
-		pause_with("its requests come from another server by logical replication");
-		return false;
-	}
-	if (sl_pause_on_move && has_moved(&state.last, &now))
-	{
-		pause_with(psprintf("the worker ran last at %s and is now at %s",
-							place_text(&state.last), place_text(&now)));
-		return false;
-	}
-	*known = state.last.system[0] != '\0' && state.last.host[0] != '\0' &&
-		state.last.port != 0 && state.last.timeline != 0 &&
-		!has_moved(&state.last, &now);
-	return true;
+	return false;
 }
 
 /*
@@ -308,7 +335,7 @@ sl_pause_restored(void)
 	look_at_state(&state);
 	identify(&now);
 	if (!state.paused && !is_copy(&state.last, &now))
-		pause_quietly("restored from a dump");
+		(void) pause_quietly(&state, "restored from a dump");
 }
 
 /*

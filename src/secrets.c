@@ -347,17 +347,24 @@ free_secrets(SlWebhookSecret *secrets, int n)
 }
 
 /* The first 64 bits of a SHA-256: enough to tell secrets apart. */
+static void
+write_fingerprint(const unsigned char *digest, char out[17])
+{
+	int			i;
+
+	for (i = 0; i < 8; i++)
+		snprintf(out + 2 * i, 3, "%02x", digest[i]);
+}
+
 static bool
 make_fingerprint(const char *secret, size_t len, char out[17])
 {
 	unsigned char digest[EVP_MAX_MD_SIZE];
 	unsigned int digest_len;
-	int			i;
 
 	if (EVP_Digest(secret, len, digest, &digest_len, EVP_sha256(), NULL) != 1)
 		return false;
-	for (i = 0; i < 8; i++)
-		snprintf(out + 2 * i, 3, "%02x", digest[i]);
+	write_fingerprint(digest, out);
 	return true;
 }
 
@@ -602,6 +609,29 @@ sl_api_key_problem(char **problem)
 
 /* ---------- the key for checkpoints ---------- */
 
+/* The keys in the file as it is now, which the caller frees, or NULL. */
+static SlKeyRing *
+read_checkpoint_keys(FileText *buf, Complaint *complaint)
+{
+	SlKeyRing  *ring = NULL;
+
+	if (read_file(sl_checkpoint_key_file, buf, complaint))
+	{
+		ring = sl_keyring_new();
+		complaint->key = ring == NULL ? SL_KEY_CRYPTO :
+			sl_keyring_add(ring, buf->data, buf->len);
+		if (complaint->key != SL_KEY_OK)
+			complaint->problem = BAD_KEY;
+		else if (sl_keyring_signer(ring) == NULL)
+			complaint->problem = NO_PRIVATE_KEY;
+	}
+	explicit_bzero(buf->data, sizeof(buf->data));
+	if (complaint->problem == FINE)
+		return ring;
+	sl_keyring_free(ring);
+	return NULL;
+}
+
 /*
  * The keys in the file named by stripe_lifecycle.checkpoint_key_file: a private
  * one, and public ones that used to be in its place.  The caller frees the
@@ -612,25 +642,13 @@ SlKeyRing *
 sl_checkpoint_keys(bool for_log, const char **why)
 {
 	const char *path = sl_checkpoint_key_file;
-	SlKeyRing  *ring = NULL;
 	Complaint	complaint;
 	FileText	buf;
+	SlKeyRing  *ring = read_checkpoint_keys(&buf, &complaint);
 
-	if (read_file(path, &buf, &complaint))
-	{
-		ring = sl_keyring_new();
-		complaint.key = ring == NULL ? SL_KEY_CRYPTO :
-			sl_keyring_add(ring, buf.data, buf.len);
-		if (complaint.key != SL_KEY_OK)
-			complaint.problem = BAD_KEY;
-		else if (sl_keyring_signer(ring) == NULL)
-			complaint.problem = NO_PRIVATE_KEY;
-	}
-	explicit_bzero(&buf, sizeof(buf));
 	*why = "";
-	if (complaint.problem == FINE)
+	if (ring != NULL)
 		return ring;
-	sl_keyring_free(ring);
 	*why = problem_text(&complaint, for_log ? path : NULL,
 						"stripe_lifecycle.checkpoint_key_file");
 	return NULL;
@@ -667,13 +685,20 @@ add_problem(StringInfo problems, const char *sentence)
 
 /* What is to be said of the file, whatever is in it. */
 static void
+add_path_problems(StringInfo problems, const char *path)
+{
+	if (is_replaceable(path))
+		add_problem(problems, "Others may write to the file's directory, and so replace the file.");
+}
+
+/* The same of a file whose content is kept until the next reload. */
+static void
 add_file_problems(StringInfo problems, const char *path, const FileText *buf)
 {
 	/* also a rename and a change of mode, as the inode's time shows */
 	if (file_time(&buf->stat.st_ctim) > PgReloadTime)
 		add_problem(problems, "The file was changed after the latest reload of the configuration, so sessions may still use what was in it before.");
-	if (is_replaceable(path))
-		add_problem(problems, "Others may write to the file's directory, and so replace the file.");
+	add_path_problems(problems, path);
 }
 
 /* What there is if a file cannot be used: one row without a secret. */
@@ -696,7 +721,7 @@ survey_api_key(SlSecretInfo *out)
 	bool		ok;
 
 	memset(out, 0, sizeof(*out));
-	out->is_api_key = true;
+	out->kind = SL_SECRET_API_KEY;
 	ok = read_file(sl_api_key_file, &buf, &complaint) &&
 		parse_key_file(&buf, &complaint);
 	explicit_bzero(buf.data, sizeof(buf.data));
@@ -744,6 +769,8 @@ survey_webhook_secrets(SlSecretInfo *out)
 		n = parse_webhook_file(&buf, fresh, &complaint);
 	explicit_bzero(buf.data, sizeof(buf.data));
 	memset(out, 0, sizeof(*out) * Max(n, 1));
+	for (i = 0; i < Max(n, 1); i++)
+		out[i].kind = SL_SECRET_WEBHOOK;
 	if (n < 0)
 		return survey_unusable(&complaint, &buf,
 							   "stripe_lifecycle.webhook_secret_file", out);
@@ -770,9 +797,39 @@ survey_webhook_secrets(SlSecretInfo *out)
 }
 
 /*
+ * The key that signs checkpoints, if any is asked for.  The fingerprint is that
+ * of its public half, by which a checkpoint names it.
+ */
+static int
+survey_checkpoint_key(SlSecretInfo *out)
+{
+	StringInfoData problems;
+	Complaint	complaint;
+	FileText	buf;
+	SlKeyRing  *ring;
+
+	if (sl_checkpoint_key_file[0] == '\0')
+		return 0;
+	memset(out, 0, sizeof(*out));
+	out->kind = SL_SECRET_CHECKPOINT;
+	ring = read_checkpoint_keys(&buf, &complaint);
+	if (ring == NULL)
+		return survey_unusable(&complaint, &buf,
+							   "stripe_lifecycle.checkpoint_key_file", out);
+
+	write_fingerprint(sl_keyring_signer(ring), out->fingerprint);
+	sl_keyring_free(ring);
+	initStringInfo(&problems);
+	add_path_problems(&problems, sl_checkpoint_key_file);
+	out->modified = file_time(&buf.stat.st_mtim);
+	out->problems = problems.len > 0 ? problems.data : NULL;
+	return 1;
+}
+
+/*
  * What may be shown of all secrets, from the files as they are now: the API
  * key, then the webhook secrets in their order, or for either a row that says
- * why there is none.  'out' has room for SL_MAX_SECRETS; returns how many
+ * why there is none; then the key for checkpoints, unless they are off.  'out' has room for SL_MAX_SECRETS; returns how many
  * there are.  Names neither a path nor anything of a secret but its
  * fingerprint.
  */
@@ -781,7 +838,8 @@ sl_secrets_survey(SlSecretInfo *out)
 {
 	int			n = survey_api_key(out);
 
-	return n + survey_webhook_secrets(out + n);
+	n += survey_webhook_secrets(out + n);
+	return n + survey_checkpoint_key(out + n);
 }
 
 /*

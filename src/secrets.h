@@ -34,10 +34,17 @@ typedef enum SlKeyMode
 	SL_KEY_LIVE
 } SlKeyMode;
 
+typedef enum SlSecretKind
+{
+	SL_SECRET_API_KEY,
+	SL_SECRET_WEBHOOK,
+	SL_SECRET_CHECKPOINT
+} SlSecretKind;
+
 /* What may be shown of a secret, or of a file that cannot be used. */
 typedef struct SlSecretInfo
 {
-	bool		is_api_key;		/* else a webhook secret */
+	SlSecretKind kind;
 	char	   *label;			/* palloc'd, or NULL */
 	char		fingerprint[17];	/* "" if the file cannot be used */
 	TimestampTz modified;		/* of the file; 0 if that is not known */
@@ -45,7 +52,7 @@ typedef struct SlSecretInfo
 	char	   *problems;		/* palloc'd sentences, or NULL */
 } SlSecretInfo;
 
-#define SL_MAX_SECRETS (1 + SL_MAX_WEBHOOK_SECRETS)
+#define SL_MAX_SECRETS (2 + SL_MAX_WEBHOOK_SECRETS)
 
 extern int	sl_webhook_secrets(SlWebhookSecret **out);
 extern int	sl_webhook_secrets_problem(char **problem);

@@ -8,7 +8,8 @@
  *
  *		printf %s whsec_... | sha256sum | cut -c 1-16
  *
- * They are random and long, so nothing can be computed back from it.
+ * They are random and long, so nothing can be computed back from it.  The key
+ * for checkpoints is recognised by its public half, as it is in checkpoints.
  *
  *-------------------------------------------------------------------------
  */
@@ -40,6 +41,11 @@ text_or_null(const char *s, bool *isnull)
 Datum
 sl_secrets_status(PG_FUNCTION_ARGS)
 {
+	static const char *const kinds[] = {
+		[SL_SECRET_API_KEY] = "api_key",
+		[SL_SECRET_WEBHOOK] = "webhook",
+		[SL_SECRET_CHECKPOINT] = "checkpoint"
+	};
 	static const char *const modes[] = {
 		[SL_KEY_MODE_UNKNOWN] = NULL,
 		[SL_KEY_TEST] = "test",
@@ -61,7 +67,7 @@ sl_secrets_status(PG_FUNCTION_ARGS)
 		Datum		values[STATUS_COLUMNS] = {0};
 		bool		nulls[STATUS_COLUMNS] = {false};
 
-		values[0] = CStringGetTextDatum(info->is_api_key ? "api_key" : "webhook");
+		values[0] = CStringGetTextDatum(kinds[info->kind]);
 		values[1] = text_or_null(info->label, &nulls[1]);
 		values[2] = text_or_null(info->fingerprint, &nulls[2]);
 		nulls[3] = nulls[4] = info->modified == 0;

@@ -879,11 +879,24 @@ sl_run_removal(SlQuery *query, const Datum *values, TimestampTz limit)
  * its own, and nowhere else; see restore.c.  Table in_use remembers that it has.
  */
 static SlQuery look_in_use = {
-	.sql = "SELECT since FROM stripe_lifecycle.in_use",
+	.sql = "SELECT xmin FROM stripe_lifecycle.in_use",
 };
+
+/*
+ * Requests that are there already came past the guards, which otherwise pause
+ * the database: by pg_restore --disable-triggers.  One statement, hence one
+ * snapshot: others that mark it at the same time have their requests and their
+ * row here seen together.
+ */
 static SlQuery mark_in_use = {
-	.sql = "INSERT INTO stripe_lifecycle.in_use VALUES ($1)",
-	.args = {SL_TYPE_TIMESTAMPTZ},
+	.sql = "WITH restored AS (UPDATE stripe_lifecycle.worker_state"
+	" SET paused = true, paused_reason = 'restored from a dump',"
+	" paused_by = $2, paused_at = $1"
+	" WHERE NOT paused AND system_identifier IS NULL"
+	" AND EXISTS (SELECT FROM stripe_lifecycle.api_requests)"
+	" AND NOT EXISTS (SELECT FROM stripe_lifecycle.in_use))"
+	" INSERT INTO stripe_lifecycle.in_use VALUES ($1)",
+	.args = {SL_TYPE_TIMESTAMPTZ, SL_TYPE_TEXT},
 };
 
 /* The incarnation of the extension that is known to be in use for good. */
@@ -892,16 +905,22 @@ static uint64 in_use_generation = 0;
 /* The transaction in which we said so, and which may yet be rolled back. */
 static TransactionId marked_by = InvalidTransactionId;
 
-/* Have the library's functions written a payment or an event here? */
+/*
+ * Have the library's functions written a payment or an event here?  What this
+ * very transaction says, by whichever of them, is not known for good.
+ */
 bool
 sl_in_use(void)
 {
+	bool		isnull;
+	Datum		xmin;
+
 	if (in_use_generation == sl_catalog()->generation)
 		return true;
 	if (sl_run(&look_in_use, NULL, NULL, 1) == 0)
 		return false;
-	if (marked_by == InvalidTransactionId ||
-		marked_by != GetTopTransactionIdIfAny())
+	xmin = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
+	if (!TransactionIdIsCurrentTransactionId(DatumGetTransactionId(xmin)))
 		in_use_generation = sl_catalog()->generation;
 	return true;
 }
@@ -925,11 +944,12 @@ sl_marked_in_use(void)
 void
 sl_note_in_use(void)
 {
-	Datum		now;
+	Datum		args[2];
 
 	if (sl_in_use())
 		return;
-	now = TimestampTzGetDatum(GetCurrentTimestamp());
-	(void) sl_run(&mark_in_use, &now, NULL, 0);
+	args[0] = TimestampTzGetDatum(GetCurrentTimestamp());
+	args[1] = CStringGetTextDatum(GetUserNameFromId(sl_acting_role(), false));
+	(void) sl_run(&mark_in_use, args, NULL, 0);
 	marked_by = GetTopTransactionIdIfAny();
 }

@@ -132,6 +132,7 @@ open_cursor(const char *sql, Datum payment_id, bool all)
 static void
 advance(Stream *s)
 {
+	static pg_uuid_t nobody;
 	HeapTuple	tuple;
 	int			i;
 
@@ -156,6 +157,9 @@ advance(Stream *s)
 		s->row.values[s->columns[i]] =
 			heap_getattr(tuple, i + 1, s->batch->tupdesc,
 						 &s->row.nulls[s->columns[i]]);
+	/* rows that have lost their key come last, as those of no payment */
+	if (s->row.nulls[s->columns[0]])
+		s->row.values[s->columns[0]] = UUIDPGetDatum(&nobody);
 }
 
 static void

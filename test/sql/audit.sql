@@ -78,6 +78,17 @@ SELECT attname, t.found(format('UPDATE stripe_lifecycle.payment_transitions SET 
 SELECT attname, t.found(format('UPDATE stripe_lifecycle.payment_transitions SET %I = NULL WHERE payment_id = %L AND seq = 3', attname, :'a'))
   FROM pg_attribute WHERE attrelid = 'stripe_lifecycle.payment_transitions'::regclass AND attnum > 0 AND NOT attnotnull
    AND attname <> 'note' ORDER BY attnum;
+-- Columns that are never NULL, by somebody who takes that constraint away as well
+SELECT attname, t.found('ALTER TABLE stripe_lifecycle.payment_transitions DROP CONSTRAINT payment_transitions_pkey',
+	format('ALTER TABLE stripe_lifecycle.payment_transitions ALTER %I DROP NOT NULL', attname),
+	format('UPDATE stripe_lifecycle.payment_transitions SET %I = NULL WHERE payment_id = %L AND seq = 3', attname, :'a'))
+  FROM pg_attribute WHERE attrelid = 'stripe_lifecycle.payment_transitions'::regclass AND attnum > 0 AND attnotnull
+   AND attname <> 'position' ORDER BY attnum;
+SELECT attname, t.found('ALTER TABLE stripe_lifecycle.payments DROP CONSTRAINT payments_pkey',
+	format('ALTER TABLE stripe_lifecycle.payments ALTER %I DROP NOT NULL', attname),
+	format('UPDATE stripe_lifecycle.payments SET %I = NULL WHERE id = %L', attname, :'a'))
+  FROM pg_attribute WHERE attrelid = 'stripe_lifecycle.payments'::regclass
+   AND attname IN ('id', 'state', 'amount', 'currency', 'transitions') ORDER BY attnum;
 -- NULL is not the empty string, and a character moved to the next column is noticed
 SELECT t.found(:'trail' || format(' note = '''' WHERE payment_id = %L AND seq = 3', :'a'));
 SELECT t.found(:'trail' || format(' event_id = left(event_id, -1), event_type = right(event_id, 1) || event_type WHERE payment_id = %L AND seq = 3', :'a'));
@@ -177,6 +188,16 @@ SELECT stripe_lifecycle.grant_application('regress_sl_app');
 GRANT USAGE ON SCHEMA t TO regress_sl_auditor, regress_sl_app;
 SET ROLE regress_sl_auditor;
 SELECT count(*) FROM stripe_lifecycle.verify_audit();
+RESET ROLE;
+-- rows that are hidden from the auditor are no rows that are sound
+ALTER TABLE stripe_lifecycle.payment_transitions ENABLE ROW LEVEL SECURITY;
+CREATE POLICY hide ON stripe_lifecycle.payment_transitions USING (note IS DISTINCT FROM 'mine');
+SET ROLE regress_sl_auditor;
+SELECT call, t.error('SELECT * FROM stripe_lifecycle.' || call)
+  FROM unnest('{verify_audit(), verify_checkpoints(), audit_export()}'::text[]) AS call;
+RESET ROLE;
+DROP POLICY hide ON stripe_lifecycle.payment_transitions;
+ALTER TABLE stripe_lifecycle.payment_transitions DISABLE ROW LEVEL SECURITY;
 SET ROLE regress_sl_app;
 SELECT t.code('SELECT stripe_lifecycle.verify_audit()');
 RESET ROLE;
@@ -193,4 +214,12 @@ UPDATE stripe_lifecycle.payments SET audit_head = NULL WHERE id = :'c';
 ALTER TABLE stripe_lifecycle.payments ENABLE ALWAYS TRIGGER stripe_lifecycle_guard;
 ALTER TABLE stripe_lifecycle.payments ENABLE ALWAYS TRIGGER stripe_lifecycle_guard_truncate;
 SELECT t.error(format('SELECT t.ingest(t.event(''evt_c'', ''payment_intent.processing'', 1000, ''pi_c'', %L))', :'c'));
+
+-- a state that is none of the extension's is found, wherever it stands
+ALTER TYPE stripe_lifecycle.payment_state ADD VALUE 'refunded';
+\pset format unaligned
+\t on
+SELECT col, t.found(:'trail' || format(' %I = ''refunded'' WHERE payment_id = %L AND seq = 2', col, :'d'))
+  FROM unnest('{from_state, to_state}'::text[]) AS col;
+SELECT t.found(:'payments' || format(' state = ''refunded'' WHERE id = %L', :'d'));
 \i :end

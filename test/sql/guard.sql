@@ -226,6 +226,22 @@ SELECT l.from_state, l.to_state, count(p.payment_id) > 0 AS taken
  GROUP BY 1, 2 ORDER BY 1 NULLS FIRST, 2;
 SELECT count(*) AS payments, t.broken_audits() AS broken FROM stripe_lifecycle.payments;
 
+-- What a payment cannot be without, the guard misses too, in a table whose constraints somebody has taken away
+ALTER TABLE stripe_lifecycle.payments DROP CONSTRAINT payments_pkey;
+SELECT count(*) AS altered FROM (
+	SELECT t.code(format('ALTER TABLE stripe_lifecycle.payments ALTER %I DROP NOT NULL', attname)) AS code
+	  FROM pg_attribute WHERE attrelid = 'stripe_lifecycle.payments'::regclass AND attnum > 0 AND attnotnull) AS x
+ WHERE code = 'ok';
+SELECT t.pay('untouched') IS NOT NULL AS made;
+SELECT col, t.error(format($$INSERT INTO stripe_lifecycle.payments SELECT (jsonb_populate_record(p, jsonb_build_object('id', gen_random_uuid(),
+	'idempotency_key', 'null ' || %L, 'audit_head', NULL) || jsonb_build_object(%L, NULL))).* FROM stripe_lifecycle.payments p WHERE idempotency_key = 'untouched'$$, col, col)) AS result
+  FROM unnest('{id, idempotency_key, state, amount, currency, metadata, params, capture_method, decline_policy, transitions, updated_at}'::text[]) AS col;
+ALTER TABLE stripe_lifecycle.payment_transitions DROP CONSTRAINT payment_transitions_pkey;
+ALTER TABLE stripe_lifecycle.payment_transitions ALTER payment_id DROP NOT NULL;
+SELECT t.error($$INSERT INTO stripe_lifecycle.payment_transitions (seq, to_state, at, source, role, amount, currency, hash)
+	VALUES (1, 'created', now(), 'x', 'x', 1, 'usd', '')$$);
+SELECT t.error($$UPDATE stripe_lifecycle.payments SET state = NULL WHERE idempotency_key = 'created'$$) LIKE 'SL001: % cannot go from created to nothing%' AS refused;
+
 DROP OWNED BY regress_sl_app;
 DROP ROLE regress_sl_app;
 \i :end

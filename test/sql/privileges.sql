@@ -10,12 +10,14 @@ CREATE ROLE regress_sl_auditor;
 SELECT stripe_lifecycle.grant_application('regress_sl_app');
 SELECT stripe_lifecycle.grant_auditor('regress_sl_auditor');
 
--- what the extension consists of
+-- what the extension consists of, but for the types of rows and arrays, which belong to it from version 18 on
 CREATE VIEW t.members AS
 	SELECT classid, objid FROM pg_depend
 	 WHERE refclassid = 'pg_extension'::regclass AND deptype = 'e'
-	   AND refobjid = (SELECT oid FROM pg_extension WHERE extname = 'stripe_lifecycle');
-SELECT type, regexp_replace(identity, '^stripe_lifecycle\.', '') AS identity
+	   AND refobjid = (SELECT oid FROM pg_extension WHERE extname = 'stripe_lifecycle')
+	   AND NOT EXISTS (SELECT FROM pg_type y LEFT JOIN pg_class c ON c.oid = y.typrelid
+		WHERE classid = 'pg_type'::regclass AND y.oid = objid AND (y.typcategory = 'A' OR c.relkind <> 'c'));
+SELECT type, regexp_replace(identity, '^stripe_lifecycle\.|\mpg_catalog\.(?=json\M)', '', 'g') AS identity
   FROM t.members, pg_identify_object(classid, objid, 0) ORDER BY type COLLATE "C", identity COLLATE "C";
 
 -- everything a role can do, column by column where it isn't the whole table

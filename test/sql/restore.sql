@@ -183,6 +183,13 @@ SELECT t.restore_trail('too late') AS trail;
 ROLLBACK;
 SELECT count(*) FROM stripe_lifecycle.in_use;
 SELECT t.make('one more', '{created, succeeded}') IS NOT NULL AS made, t.restore_trail('one more');
+-- also if it was resume_worker() that said so, and this session has believed it
+BEGIN;
+SELECT stripe_lifecycle.resume_worker();
+SELECT t.pay('own') IS NOT NULL AS made;
+SELECT t.restore_trail('too late') AS trail;
+ROLLBACK;
+SELECT t.make('after all', '{created, succeeded}') IS NOT NULL AS made, t.restore_trail('after all'), t.restore_payment('after all');
 BEGIN;
 SAVEPOINT a;
 SELECT t.pay('own') IS NOT NULL AS made;
@@ -224,6 +231,19 @@ RESET session_replication_role;
 -- a payment by hand is a new one, as ever
 INSERT INTO stripe_lifecycle.payments (id, idempotency_key, amount, currency) VALUES ('01900000-0000-7000-8000-000000000001', 'by hand', 2000, 'usd');
 SELECT source, audit_head = hash AS has_its_head FROM stripe_lifecycle.payments JOIN stripe_lifecycle.payment_transitions ON payment_id = id WHERE idempotency_key = 'by hand';
+
+-- A schema that is there: another superuser's becomes the installer's, anybody else's is none to install into
+CREATE ROLE regress_sl_admin SUPERUSER;
+CREATE ROLE regress_sl_squatter;
+DROP EXTENSION stripe_lifecycle CASCADE;
+DROP SCHEMA IF EXISTS stripe_lifecycle;
+CREATE SCHEMA stripe_lifecycle AUTHORIZATION regress_sl_squatter;
+SELECT t.error('CREATE EXTENSION stripe_lifecycle');
+ALTER SCHEMA stripe_lifecycle OWNER TO regress_sl_admin;
+CREATE EXTENSION stripe_lifecycle;
+SELECT nspowner = extowner AS is_the_installers FROM pg_namespace JOIN pg_extension ON extnamespace = pg_namespace.oid WHERE extname = 'stripe_lifecycle';
+DROP ROLE regress_sl_admin, regress_sl_squatter;
+SELECT t.pay('own') IS NOT NULL AS made;
 
 -- The extension made anew: the door is open, for this session too
 DROP EXTENSION stripe_lifecycle CASCADE;

@@ -56,6 +56,8 @@ ALTER SYSTEM SET stripe_lifecycle.api_base = 'http://127.0.0.1:80:90';
 ALTER SYSTEM SET stripe_lifecycle.api_version = '';
 ALTER SYSTEM SET stripe_lifecycle.api_version = 'a b';
 ALTER SYSTEM SET stripe_lifecycle.api_version = E'2026-10-28.endive\nX-Evil: 1';
+-- (the words are PostgreSQL's own from here on, and not the same in each version)
+\set VERBOSITY sqlstate
 ALTER SYSTEM SET stripe_lifecycle.webhook_tolerance = 0;
 ALTER SYSTEM SET stripe_lifecycle.webhook_tolerance = -1;
 ALTER SYSTEM SET stripe_lifecycle.webhook_tolerance = '2 days';

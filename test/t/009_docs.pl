@@ -174,6 +174,20 @@ is_deeply(
 	[ grep { !$settings->{$_} && !$objects->{$_} } $privacy =~ /\b(stripe_lifecycle\.\w+)/g ],
 	[], 'privacy: what it names exists');
 
+# What the worker's role may do with which table
+my %worker_rights;
+for my $row (table_rows('Least privilege', 'object', $operations))
+{
+	my $rights = join ' ', sort grep { /^[A-Z]+$/ } split /[,; ]+/, $row->[1];
+
+	$worker_rights{$_} = $rights foreach grep { !/ / } split /, /, $row->[0];
+}
+is_deeply(
+	{ map { $_ => $worker_rights{$_} } grep { $worker_rights{$_} ne '' } keys %worker_rights },
+	{ map { split /\|/ } @{ column(q{SELECT split_part(object, '.', 2), string_agg(privilege, ' ' ORDER BY privilege)
+		  FROM stripe_lifecycle.privileges() WHERE kind = 'worker' AND class = 'TABLE' GROUP BY 1}) } },
+	'operations: rights of the worker');
+
 # Class SL only
 my %codes = map { $_->[0] => 1 } table_rows('SQLSTATEs', 'code');
 is_deeply([ grep { !$codes{$_} } $operations =~ /\b(SL\d{3})\b/g ], [],

@@ -493,6 +493,26 @@ eventually(
 	'whoever sends next leaves his name');
 eventually(sub { $server->workers('copied') }, 0, 'and then leaves');
 
+# Somebody resumes it just when its worker is about to pause it: the worker gives way.
+$server->sql(
+	q{
+	CREATE FUNCTION dawdle() RETURNS trigger LANGUAGE plpgsql AS $$
+	BEGIN
+		IF current_user = 'stripe_lifecycle_worker' THEN PERFORM pg_sleep(1.5); END IF;
+		RETURN NULL;
+	END $$;
+	-- it has looked at the row by then, and has no lock on it
+	CREATE TRIGGER dawdle BEFORE UPDATE ON stripe_lifecycle.worker_state FOR EACH STATEMENT EXECUTE FUNCTION dawdle();
+	UPDATE stripe_lifecycle.worker_state SET system_identifier = '17'}, 'copied');
+my $resumed = $server->error($server->create_payment_sql(idempotency_key => 'resumed in time'), 'copied')->{output};
+eventually(sub { $server->value(q{SELECT count(*) FROM pg_stat_activity
+		WHERE backend_type = 'stripe_lifecycle worker' AND wait_event = 'PgSleep'}) },
+	1, 'its worker is about to pause it');
+$server->sql('SELECT stripe_lifecycle.resume_worker()', 'copied');
+$server->intent_known($resumed, 'what was resumed meanwhile is not paused', 'copied');
+$server->sql('DROP TRIGGER dawdle ON stripe_lifecycle.worker_state; DROP FUNCTION dawdle()', 'copied');
+eventually(sub { $server->workers('copied') }, 0, 'and the worker leaves');
+
 # Another host: goes on, unless it is told not to.
 is($server->health('moved', 'copied'),
 	'ok: the queue was last served by this server', 'health() sees nothing wrong');

@@ -255,6 +255,80 @@ restore('--inserts', 'psql', '-X', '-q', '-1', '-o', '/dev/null', '-v', 'ON_ERRO
 	"$folder/inserts.sql", $connection);
 is_a_copy($other->node, 'inserts', '--inserts');
 
+# as a folder, in one transaction, in sections, of the schema alone
+take_dump('pg_dump', '-Fd', '-j2', '-f', "$folder/folder", $source);
+restore('-Fd, pg_restore -j2', 'pg_restore', '-j2', '-d', new_database('of_folder'), "$folder/folder");
+is_a_copy($other->node, 'of_folder', '-Fd, pg_restore -j2');
+restore('pg_restore -1', 'pg_restore', '-1', '-d', new_database('at_once'), "$folder/custom");
+is_a_copy($other->node, 'at_once', 'pg_restore -1');
+$connection = new_database('sections');
+restore("--section=$_", 'pg_restore', "--section=$_", '-j3', '-d', $connection, "$folder/custom")
+  foreach qw(pre-data data post-data);
+is_a_copy($other->node, 'sections', '--section');
+$connection = new_database('one_schema');
+$other->sql('CREATE EXTENSION stripe_lifecycle', 'one_schema');
+$other->disconnect;
+take_dump('pg_dump', '--schema=stripe_lifecycle', '--data-only', '-f', "$folder/schema.sql", $source);
+restore('--schema --data-only', 'psql', '-X', '-q', '-o', '/dev/null', '-v', 'ON_ERROR_STOP=1', '-f', "$folder/schema.sql",
+	$connection);
+is_a_copy($other->node, 'one_schema', '--schema --data-only');
+
+# by another superuser than the one who owns the original, to whom the dump gives the schema
+$other->sql('CREATE ROLE second_admin SUPERUSER LOGIN');
+restore('another superuser', 'pg_restore', '-j4', '-d', new_database('of_another') . ' user=second_admin', "$folder/custom");
+is_a_copy($other->node, 'of_another', 'another superuser');
+is($other->value(q{SELECT string_agg(DISTINCT o.rolname, ' ') FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace
+	JOIN pg_roles o ON o.oid IN (e.extowner, n.nspowner) WHERE extname = 'stripe_lifecycle'}, 'of_another'),
+	'second_admin', 'another superuser: owns all of it');
+$other->sql("DROP DATABASE $_") foreach qw(of_folder at_once sections one_schema);
+$other->disconnect('of_another');
+$other->sql('DROP DATABASE of_another');
+$other->sql('DROP ROLE second_admin');
+
+# by a role that is none, into an extension that is there
+$connection = new_database('of_a_role');
+$other->sql(q{CREATE EXTENSION stripe_lifecycle; CREATE ROLE restorer LOGIN;
+	GRANT USAGE ON SCHEMA stripe_lifecycle TO restorer;
+	GRANT USAGE ON TYPE stripe_lifecycle.payment_state, stripe_lifecycle.event_outcome, stripe_lifecycle.request_status TO restorer;
+	GRANT ALL ON ALL TABLES IN SCHEMA stripe_lifecycle TO restorer;
+	GRANT ALL ON ALL SEQUENCES IN SCHEMA stripe_lifecycle TO restorer}, 'of_a_role');
+$other->disconnect;
+restore('a role', 'psql', '-X', '-q', '-o', '/dev/null', '-v', 'ON_ERROR_STOP=1', '-f', "$folder/data.sql",
+	"$connection user=restorer");
+is_a_copy($other->node, 'of_a_role', 'a role');
+$other->disconnect('of_a_role');
+$other->sql('DROP DATABASE of_a_role');
+$other->sql('DROP ROLE restorer');
+
+# into a database that was paused before
+$connection = new_database('paused_before');
+$other->sql("CREATE EXTENSION stripe_lifecycle; SELECT stripe_lifecycle.pause_worker('before')", 'paused_before');
+$other->disconnect;
+restore('paused before', 'psql', '-X', '-q', '-o', '/dev/null', '-v', 'ON_ERROR_STOP=1', '-f', "$folder/data.sql", $connection);
+my $actions = qr/^operator_actions\|.*\n/m;
+is(checksums($other->node, 'paused_before') =~ s/$actions//r, $original =~ s/$actions//r, 'paused before: identical');
+is($other->value(q{SELECT count(*), count(*) FILTER (WHERE reason = 'before') FROM stripe_lifecycle.operator_actions}, 'paused_before'),
+	$server->value('SELECT count(*) + 1 FROM stripe_lifecycle.operator_actions') . '|1', 'but for what was done before, which is kept');
+$other->sql("SELECT stripe_lifecycle.pause_worker('after')", 'paused_before');
+is($other->value(q{SELECT id FROM stripe_lifecycle.operator_actions WHERE reason = 'after'}, 'paused_before'),
+	$server->value('SELECT max(id) + 1 FROM stripe_lifecycle.operator_actions'), 'and numbers go on');
+
+# past the guards, by which it would have been paused; once as it is, once with a payment of its own
+take_dump('pg_dump', '--data-only', '--disable-triggers', '-f', "$folder/unguarded.sql", $source);
+foreach my $database (qw(unguarded unguarded_too))
+{
+	$connection = new_database($database);
+	$other->sql('CREATE EXTENSION stripe_lifecycle', $database);
+	$other->disconnect;
+	my (undef, $refused) = run_command([ 'psql', '-X', '-q', '-o', '/dev/null', '-f', "$folder/unguarded.sql", $connection ]);
+	is(join(' ', $refused =~ /ERROR:  (.*)/g), 'duplicate key value violates unique constraint "worker_state_pkey"',
+		"$database: restored, but for the row of worker_state");
+	like($other->value(q{SELECT status || ': ' || hint FROM stripe_lifecycle.health() WHERE check_name = 'guards'}, $database),
+		qr/^critical: Enable them: ALTER TABLE/, "$database: health() says that the guards are not what they were");
+}
+my $own = $other->error($other->create_payment_sql(idempotency_key => 'unguarded'), 'unguarded_too');
+like($own->{text}, qr/WARNING:.*is paused.*restored from a dump/s, 'unguarded_too: paused by the first payment');
+
 my $cluster = PostgreSQL::Test::Cluster->new('cluster');
 $cluster->init(extra => [ '--encoding=UTF8', '--locale=C', '--no-sync' ]);
 $cluster->append_conf('postgresql.conf', "log_statement = none\n");
@@ -271,7 +345,7 @@ note(sprintf '%s: %.1f s', $_, $took{$_}) foreach sort keys %took;
 
 # ---------- a copy sends nothing ----------
 
-my @databases = qw(plain custom only_data inserts);
+my @databases = qw(plain custom only_data inserts paused_before unguarded unguarded_too);
 foreach (@databases)
 {
 	$other->sql(q{UPDATE stripe_lifecycle.api_requests SET next_attempt_at = now()

@@ -15,6 +15,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(sleep);
 
+use SealedTrail ();
 use StripeLifecycle;
 
 # as long as Stripe's
@@ -89,7 +90,7 @@ sub has_problem
 	my @rows = @{ status($kind) };
 
 	like($rows[0]{problems} // '', $problem, "problem: $name");
-	unlike(join(' ', map { $_ // '' } map { values %$_ } @rows) =~ s/\b(api_key|webhook)\b//gr,
+	unlike(join(' ', map { $_ // '' } map { values %$_ } @rows) =~ s/\b(api_key|webhook|checkpoint)\b//gr,
 		qr/\Q$server->{dir}\E|\Q@{[$server->node->data_dir]}\E|tap_/, "problem: $name: no path, no secret");
 	return;
 }
@@ -126,6 +127,41 @@ has_problem('api_key', qr/Others may write to the file's directory/, 'an open di
 chmod 0777 | 01000, $server->{dir} or die "chmod: $!";
 is(status('webhook')->[0]{problems}, undef, 'where others may not replace the file, as in /tmp');
 chmod 0700, $server->{dir} or die "chmod: $!";
+
+# the key for checkpoints, which is not kept, so that it needs no reload
+my $checkpoint_file = "$server->{dir}/checkpoint_key";
+my $checkpoint_key = SealedTrail::make_key();
+
+is_deeply(status('checkpoint'), [], 'no row for checkpoints that are off');
+$server->configure("stripe_lifecycle.checkpoint_key_file = '$checkpoint_file'");
+has_problem('checkpoint', qr/^The file could not be opened: No such file/, 'no key for checkpoints');
+foreach my $key ($checkpoint_key, SealedTrail::make_key() . SealedTrail::public_key($checkpoint_key))
+{
+	put_in_place($checkpoint_file, $key);
+	is_deeply(
+		status('checkpoint'),
+		[
+			{
+				kind => 'checkpoint', label => undef, fingerprint => substr(SealedTrail::fingerprint($key), 0, 16),
+				mode => undef, problems => undef, young => JSON::PP::true
+			}
+		],
+		'a key for checkpoints, by its public half');
+}
+foreach my $case (
+	[ SealedTrail::public_key($checkpoint_key), 0600, qr/^The file holds no private key to sign with\.$/, 'a public key for checkpoints' ],
+	[ $checkpoint_key, 0604, qr/^The file may be accessed by others/, 'an open file with the key for checkpoints' ],
+	[ "x\n", 0600, qr/^The file holds no key in PEM\.$/, 'no key at all' ])
+{
+	write_secret($checkpoint_file, $case->[0], $case->[1]);
+	has_problem('checkpoint', $case->[2], $case->[3]);
+}
+put_in_place($checkpoint_file, $checkpoint_key);
+chmod 0777, $server->{dir} or die "chmod: $!";
+has_problem('checkpoint', qr/^Others may write to the file's directory/, 'an open directory with the key for checkpoints in it');
+chmod 0700, $server->{dir} or die "chmod: $!";
+my ($secret) = (split /\n/, $checkpoint_key)[1];
+unlike(join(' ', map { $_ // '' } map { values %$_ } @{ status('checkpoint') }), qr/\Q$secret\E/, 'it is not shown');
 
 put_in_place($file, join '', map { "l$_ ${NEW}_$_\n" } 1 .. 16);
 is(scalar @{ status('webhook') }, 16, 'as many as there can be');

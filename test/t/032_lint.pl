@@ -12,6 +12,7 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
+use SealedTrail;
 use StripeLifecycle;
 
 my $dir = PostgreSQL::Test::Utils::tempdir;
@@ -55,6 +56,7 @@ $node->init(extra => [ '--no-sync', '--data-checksums', '--encoding=UTF8', '--lo
 write_hba($hba);
 write_secret("$dir/api_key", "rk_live_tap_key\n");
 write_secret("$dir/webhook_secrets", 'whsec_' . 'x' x 32 . "\n");
+write_secret("$dir/checkpoint_key", make_key());
 $node->append_conf(
 	'postgresql.conf', qq{
 shared_preload_libraries = 'stripe_lifecycle'
@@ -66,6 +68,7 @@ archive_command = 'true'
 stripe_lifecycle.api_key_file = '$dir/api_key'
 stripe_lifecycle.webhook_secret_file = '$dir/webhook_secrets'
 stripe_lifecycle.reconcile_interval = 5min
+stripe_lifecycle.checkpoint_key_file = '$dir/checkpoint_key'
 });
 $node->start;
 sql('CREATE EXTENSION stripe_lifecycle');
@@ -146,6 +149,8 @@ setting('isolation|critical|default_transaction_isolation', 'default_transaction
   foreach ('repeatable read', 'serializable');
 setting('webhook_tolerance|warning|stripe_lifecycle.webhook_tolerance', 'stripe_lifecycle.webhook_tolerance', '11min');
 setting('reconciliation|warning|stripe_lifecycle.reconcile_interval', 'stripe_lifecycle.reconcile_interval', '0');
+setting('checkpoints|warning|stripe_lifecycle.checkpoint_key_file', 'stripe_lifecycle.checkpoint_key_file', '');
+setting('checkpoints|warning|stripe_lifecycle.checkpoint_interval', 'stripe_lifecycle.checkpoint_interval', '0');
 
 # what is not found
 foreach my $harmless (
@@ -216,7 +221,12 @@ rule('secrets|warning|API key',
 	sub { write_secret("$dir/api_key", "rk_live_tap_key\n") }, sub { $node->reload }, 'a file that was not reloaded');
 rule('secrets|critical|webhook secret',
 	sub { rename "$dir/webhook_secrets", "$dir/gone" }, sub { rename "$dir/gone", "$dir/webhook_secrets"; $node->reload }, 'no file');
-rule("secrets|critical|API key\nsecrets|critical|webhook secret",
+rule('secrets|critical|checkpoint key',
+	sub { chmod 0640, "$dir/checkpoint_key" }, sub { chmod 0600, "$dir/checkpoint_key" }, 'an open file with the key for checkpoints');
+rule('secrets|critical|checkpoint key',
+	sub { write_secret("$dir/checkpoint_key", public_key(make_key())) }, sub { write_secret("$dir/checkpoint_key", make_key()) },
+	'a public key for checkpoints');
+rule("secrets|critical|API key\nsecrets|critical|checkpoint key\nsecrets|critical|webhook secret",
 	sub { chmod 0777, $dir }, sub { chmod 0700, $dir }, 'an open directory');
 rule('secrets|warning|webhook secret shop',
 	sub { write_secret("$dir/webhook_secrets", "shop whsec_short\n"); $node->reload },

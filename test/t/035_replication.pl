@@ -7,6 +7,7 @@ use warnings FATAL => 'all';
 use FindBin;
 use lib "$FindBin::RealBin/../lib";
 use PostgreSQL::Test::Utils;
+use JSON::PP;
 use SealedTrail;
 use StripeLifecycle;
 use Test::More;
@@ -17,6 +18,9 @@ my $publisher = StripeLifecycle->new('publisher', $stripe, conf => $conf);
 my $subscriber = StripeLifecycle->new('subscriber', $stripe, conf => $conf);
 my @TABLES = qw(payments payment_transitions webhook_events api_requests api_attempts
   reconcile_state operator_actions audit_checkpoints);
+
+# of what was done on the subscriber before it became one
+my $PAUSED_BEFORE = 'not to send anything';
 
 my $key_file = "$publisher->{dir}/checkpoint_key";
 
@@ -42,7 +46,8 @@ sub checksums
 	my ($server, $database) = @_;
 
 	return $server->sql(join(";\n",
-		map { "SELECT '$_', count(*), md5(string_agg(t::text, E'\\n' ORDER BY t::text)) FROM stripe_lifecycle.$_ t" }
+		map { "SELECT '$_', count(*), md5(string_agg(t::text, E'\\n' ORDER BY t::text)) FROM stripe_lifecycle.$_ t
+			WHERE to_jsonb(t) ->> 'reason' IS DISTINCT FROM '$PAUSED_BEFORE'" }
 			@TABLES), $database);
 }
 
@@ -106,6 +111,8 @@ $publisher->sql('CREATE PUBLICATION everything FOR TABLES IN SCHEMA stripe_lifec
 $subscriber->sql(sprintf "CREATE SUBSCRIPTION everything CONNECTION '%s' PUBLICATION everything",
 	$publisher->node->connstr('postgres') =~ s/'/''/gr);
 caught_up('the first copy of all tables');
+eventually(sub { $subscriber->value("SELECT string_agg(srrelid::regclass::text, ' ') FROM pg_subscription_rel WHERE srsubstate <> 'r'") },
+	'', 'no table is left behind');
 is($subscriber->value('SELECT count(*) FROM stripe_lifecycle.worker_state'), 1, 'one row of worker_state');
 my $second = live('after');
 $publisher->sql("SELECT stripe_lifecycle.cancel_payment('$waiting')");
@@ -166,11 +173,13 @@ is($subscriber->state($trap), 'created', 'the payment is what it was');
 
 $publisher->sql('CREATE PUBLICATION tables FOR TABLE ' . join ', ', map { "stripe_lifecycle.$_" } @TABLES);
 $subscriber->sql('CREATE DATABASE second TEMPLATE template0');
-$subscriber->sql('CREATE EXTENSION stripe_lifecycle', 'second');
+$subscriber->sql("CREATE EXTENSION stripe_lifecycle; SELECT stripe_lifecycle.pause_worker('$PAUSED_BEFORE')", 'second');
 $subscriber->sql(sprintf("CREATE SUBSCRIPTION tables CONNECTION '%s' PUBLICATION tables",
 	$publisher->node->connstr('postgres') =~ s/'/''/gr), 'second');
 caught_up('the same by tables', 'second');
-$subscriber->sql('SELECT stripe_lifecycle.wake_worker()', 'second');
+is($subscriber->value('SELECT paused_reason FROM stripe_lifecycle.worker_state', 'second'), $PAUSED_BEFORE,
+	'which was paused before');
+$subscriber->sql('UPDATE stripe_lifecycle.worker_state SET paused = false; SELECT stripe_lifecycle.wake_worker()', 'second');
 eventually(sub { $subscriber->value('SELECT paused_reason FROM stripe_lifecycle.worker_state', 'second') },
 	qr/logical replication/, 'its worker pauses too');
 guarded($second, 'second');
@@ -182,6 +191,24 @@ $publisher->stop;
 $subscriber->sql($_, 'second')
   foreach ('ALTER SUBSCRIPTION tables DISABLE', 'ALTER SUBSCRIPTION tables SET (slot_name = NONE)', 'DROP SUBSCRIPTION tables');
 is($subscriber->value('SELECT paused FROM stripe_lifecycle.worker_state', 'second'), 't', 'it stays paused after that');
+
+# until resume_worker() has moved the sequences on, what is new would be put among what is sealed
+my $early = sub {
+	my ($type, $payment) = @_;
+	my $intent = $subscriber->value("SELECT coalesce(payment_intent_id, 'pi_early') FROM stripe_lifecycle.payments
+		WHERE id = '$payment'", 'second');
+	my $event = JSON::PP->new->encode({
+		id => "evt_$payment", object => 'event', type => "payment_intent.$type", created => 1_800_000_000, livemode => JSON::PP::false,
+		data => { object => { id => $intent, object => 'payment_intent', status => $type, amount => 2000, currency => 'eur', livemode => JSON::PP::false,
+			metadata => { stripe_lifecycle_payment_id => $payment } } } });
+	return $subscriber->ingest_sql($event, StripeLifecycle::sign($event));
+};
+# (what was refused above has drawn some numbers)
+$subscriber->sql("SELECT setval('stripe_lifecycle.payment_transitions_position_seq', 1, false)", 'second');
+fails_with($subscriber->error($early->('processing', $trap), 'second'), 'SL007', qr/have not been taken over.*call stripe_lifecycle.resume_worker/s,
+	'an event before it is taken over');
+fails_with($subscriber->error($subscriber->create_payment_sql(idempotency_key => 'too early'), 'second'), 'SL007',
+	qr/have not been taken over/, 'a payment before it is taken over');
 $subscriber->sql('SELECT stripe_lifecycle.resume_worker()', 'second');
 $subscriber->intent_known($queued, 'after resume_worker() what was queued is sent', 'second');
 my $own = $subscriber->create_payment(database => 'second');
@@ -189,7 +216,11 @@ $subscriber->intent_known($own, 'payments are made', 'second');
 is($subscriber->error('INSERT INTO stripe_lifecycle.payment_transitions SELECT gen_random_uuid(), 1, NULL, to_state, at, source,
 		NULL, NULL, NULL, role, NULL, amount, currency, NULL, hash FROM stripe_lifecycle.payment_transitions LIMIT 1', 'second')->{sqlstate},
 	'SL004', 'the guards are what they are anywhere');
+$subscriber->intent_known($trap, 'all that was queued is sent', 'second');
+is($subscriber->value($early->('processing', $trap), 'second'), 'applied', 'and events are taken in');
 $subscriber->audit_is_sound('the trail goes on', 'second');
+is($subscriber->value('SELECT count(*) - count(DISTINCT position) FROM stripe_lifecycle.payment_transitions', 'second'), 0,
+	'no position is there twice');
 is($subscriber->value('SELECT count(*) FROM stripe_lifecycle.verify_checkpoints(public_keys => \'' . public_key($key) . '\')', 'second'), 0,
 	'no seal is broken by it');
 

@@ -257,6 +257,28 @@ for my $round (1 .. 4)
 }
 cmp_ok($sizes[3], '<=', $sizes[1], "the table keeps its size (@sizes)");
 
+#
+# A copy is left alone, until it is taken into use
+#
+
+$server->configure('stripe_lifecycle.event_retention = 0');
+fill(10, 'evt_of_both', 'ignored', '{}');
+$server->disconnect;
+eventually(sub { $server->node->psql('template1', 'CREATE DATABASE copied TEMPLATE postgres') }, 0, 'a copy');
+$server->sql("$_", 'copied')
+  foreach ('UPDATE stripe_lifecycle.retention_state SET due_at = NULL, block = 0',
+	"UPDATE stripe_lifecycle.api_requests SET next_attempt_at = now() WHERE status = 'queued'");
+$server->sql($server->create_payment_sql(idempotency_key => 'of the copy'), 'copied');
+go_through("stripe_lifecycle.event_retention = '35d'");
+my $of_both = "SELECT count(*) FROM stripe_lifecycle.webhook_events WHERE event_id LIKE 'evt\\_of\\_both%'";
+eventually(sub { $server->value($of_both) }, 0, 'from the original they are removed');
+$server->sql('SELECT stripe_lifecycle.wake_worker()', 'copied');
+eventually(sub { $server->value('SELECT paused FROM stripe_lifecycle.worker_state', 'copied') }, 't', 'the copy is paused');
+eventually(sub { $server->workers }, 0, 'its worker has nothing to do');
+is($server->value($of_both, 'copied'), 10, 'from the copy they are not');
+$server->sql('SELECT stripe_lifecycle.resume_worker()', 'copied');
+eventually(sub { $server->value($of_both, 'copied') }, 0, 'but after resume_worker()');
+
 $stripe->stop;
 $server->stop('fast');
 done_testing();
