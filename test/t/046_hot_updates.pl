@@ -51,6 +51,8 @@ note("until the PaymentIntent is stored: $linked->{all} updates, $linked->{hot} 
 $stripe->pay($server->payment($_, 'client_secret'), 'pm_card_visa_chargeDeclined') foreach @ids;
 $server->deliver_webhooks($stripe);
 my $base = counted('payments', $enough);
+# Events have a resolution of a second: another decline in the same one says nothing new.
+sleep 1;
 $stripe->pay($server->payment($_, 'client_secret'), 'pm_card_visa_chargeDeclined') foreach @ids;
 $server->deliver_webhooks($stripe);
 $stripe->pay($server->payment($_, 'client_secret'), 'pm_card_authenticationRequired') foreach @ids;
