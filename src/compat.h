@@ -59,6 +59,13 @@ sl_jsonb_built(SlJsonbBuilder *b)
 	return JsonbValueToJsonb(b->result);
 }
 
+/* Where get_database_name() is declared. */
+#if PG_VERSION_NUM >= 190000
+#include "utils/lsyscache.h"
+#else
+#include "commands/dbcommands.h"
+#endif
+
 /* Wait events with names of their own came with 17. */
 #if PG_VERSION_NUM >= 170000
 #define sl_wait_event_new(name) WaitEventExtensionNew(name)
@@ -91,10 +98,11 @@ sl_jsonb_built(SlJsonbBuilder *b)
 
 /*
  * Set-returning functions in materialize mode, of rows or of single values.
- * Renamed in 16; the early
- * minor releases of 15 have the old name only.
+ * Renamed in 16; the early minor releases of 15 have the old name only.  The
+ * tuplestore they write to no longer comes along with funcapi.h from 19 on.
  */
 #include "funcapi.h"
+#include "utils/tuplestore.h"
 
 #if PG_VERSION_NUM >= 160000
 #define sl_init_materialized(fcinfo) InitMaterializedSRF(fcinfo, 0)
@@ -142,10 +150,14 @@ sl_init_range_table(EState *estate, Relation rel, Bitmapset *updated)
 #endif
 }
 
-/* Scans count what they read from 18 on; ours are no part of a plan. */
+/* Scans count what they read from 18 on, and take hints from 19 on; ours are no
+ * part of a plan. */
 #include "access/genam.h"
 
-#if PG_VERSION_NUM >= 180000
+#if PG_VERSION_NUM >= 190000
+#define sl_index_beginscan(heap, index, snapshot, nkeys) \
+	index_beginscan((heap), (index), (snapshot), NULL, (nkeys), 0, SO_NONE)
+#elif PG_VERSION_NUM >= 180000
 #define sl_index_beginscan(heap, index, snapshot, nkeys) \
 	index_beginscan((heap), (index), (snapshot), NULL, (nkeys), 0)
 #else
@@ -155,7 +167,8 @@ sl_init_range_table(EState *estate, Relation rel, Bitmapset *updated)
 
 /*
  * Parts of INSERT ... ON CONFLICT DO NOTHING, for all unique indexes.  Indexes
- * that summarise came with 16; 18 can leave a row of the table out of account.
+ * that summarise came with 16; 18 can leave a row of the table out of account;
+ * 19 has flags in one argument.
  */
 static inline bool
 sl_check_index_constraints(ResultRelInfo *target, TupleTableSlot *slot,
@@ -178,7 +191,10 @@ sl_insert_index_tuples(ResultRelInfo *target, TupleTableSlot *slot,
 					   EState *estate, bool *conflict)
 {
 	*conflict = false;
-#if PG_VERSION_NUM >= 160000
+#if PG_VERSION_NUM >= 190000
+	return ExecInsertIndexTuples(target, estate, EIIT_NO_DUPE_ERROR, slot, NIL,
+								 conflict);
+#elif PG_VERSION_NUM >= 160000
 	return ExecInsertIndexTuples(target, slot, estate, false, true, conflict,
 								 NIL, false);
 #else

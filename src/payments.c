@@ -11,7 +11,6 @@
  */
 #include "postgres.h"
 
-#include "commands/dbcommands.h"
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "miscadmin.h"

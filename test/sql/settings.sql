@@ -56,17 +56,17 @@ ALTER SYSTEM SET stripe_lifecycle.api_base = 'http://127.0.0.1:80:90';
 ALTER SYSTEM SET stripe_lifecycle.api_version = '';
 ALTER SYSTEM SET stripe_lifecycle.api_version = 'a b';
 ALTER SYSTEM SET stripe_lifecycle.api_version = E'2026-10-28.endive\nX-Evil: 1';
--- (the words are PostgreSQL's own from here on, and not the same in each version)
+ALTER SYSTEM SET stripe_lifecycle.webhook_tolerance = '2 days';
+ALTER SYSTEM SET stripe_lifecycle.connect_timeout = '1 hour';
+ALTER SYSTEM SET stripe_lifecycle.max_in_flight = 0;
+ALTER SYSTEM SET stripe_lifecycle.max_in_flight = 257;
+-- out of ranges with a unit, which is in other places of the message from 17 on
 \set VERBOSITY sqlstate
 ALTER SYSTEM SET stripe_lifecycle.webhook_tolerance = 0;
 ALTER SYSTEM SET stripe_lifecycle.webhook_tolerance = -1;
-ALTER SYSTEM SET stripe_lifecycle.webhook_tolerance = '2 days';
 ALTER SYSTEM SET stripe_lifecycle.webhook_max_size = 0;
 ALTER SYSTEM SET stripe_lifecycle.webhook_max_size = '1GB';
-ALTER SYSTEM SET stripe_lifecycle.max_in_flight = 0;
-ALTER SYSTEM SET stripe_lifecycle.max_in_flight = 257;
 ALTER SYSTEM SET stripe_lifecycle.request_timeout = 0;
-ALTER SYSTEM SET stripe_lifecycle.connect_timeout = '1 hour';
 ALTER SYSTEM SET stripe_lifecycle.retry_base_delay = 0;
 ALTER SYSTEM SET stripe_lifecycle.retry_max_delay = '2 h';
 ALTER SYSTEM SET stripe_lifecycle.worker_linger = -1;

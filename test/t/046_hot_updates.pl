@@ -51,8 +51,11 @@ note("until the PaymentIntent is stored: $linked->{all} updates, $linked->{hot} 
 $stripe->pay($server->payment($_, 'client_secret'), 'pm_card_visa_chargeDeclined') foreach @ids;
 $server->deliver_webhooks($stripe);
 my $base = counted('payments', $enough);
+# A decline outranks what else is said of the same second, so each step has a second of its own.
+sleep 1;
 $stripe->pay($server->payment($_, 'client_secret'), 'pm_card_visa_chargeDeclined') foreach @ids;
 $server->deliver_webhooks($stripe);
+sleep 1;
 $stripe->pay($server->payment($_, 'client_secret'), 'pm_card_authenticationRequired') foreach @ids;
 $server->deliver_webhooks($stripe);
 my $between = counted('payments', sub { $_[0] >= $base->{all} + 2 * $N });
