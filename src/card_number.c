@@ -124,11 +124,11 @@ passes_luhn(const Number *number)
 	return sum % 10 == 0;
 }
 
-/* What a character beyond ASCII is, by its code point. */
+/* What a character beyond ASCII, or an escaped one, is, by its code point. */
 static Char
 classify(uint32_t c, size_t len)
 {
-	static const uint32_t zeroes[] = {0x0660, 0x06F0, 0x0966, 0xFF10};
+	static const uint32_t zeroes[] = {'0', 0x0660, 0x06F0, 0x0966, 0xFF10};
 	static const struct
 	{
 		uint32_t	first;
