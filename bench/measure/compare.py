@@ -19,7 +19,7 @@ from .figures import Figures, interval, number, take_turns
 CONFIDENCE = 0.99        # of a dozen verdicts hardly one should be chance
 WORTH_A_WORD = 0.02
 DATABASE = "bench_compare"
-EVENT_RATE = 6000
+EVENT_RATE = 12000
 HIGHER_IS_BETTER = {"events/s", "payments/s", "looks/s"}
 
 

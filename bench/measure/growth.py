@@ -14,7 +14,7 @@ from .figures import take_turns
 NAME = "growth"
 SMALL_ROWS = 10000
 CLIENTS = 8
-RATE = 6000             # events a second that will not be reached
+RATE = 12000            # events a second that will not be reached
 GUARD_ROWS = 20000
 GUARD_PASSES = 5
 
