@@ -13,7 +13,7 @@ DATABASE = "bench_ingest"
 OURS = "stripe_lifecycle"
 FLOOR = "the floor"
 CLIENTS = (1, 8, 16)
-RATE = {1: 5000, 8: 12000, 16: 12000}     # events a second that no contender will reach
+RATE = {1: 5000, 8: 10000, 16: 10000}     # events a second that no contender will reach
 
 # Each contender has its own tables, and takes one event after the other.
 NEXT = "FROM bench.events WHERE n = (SELECT nextval('bench.{0}'))"
