@@ -371,16 +371,17 @@ static bool
 find_locked(SlAccess *a, Relation rel, Datum key, TupleTableSlot *slot)
 {
 	Form_pg_attribute att = TupleDescAttr(RelationGetDescr(rel), 0);
+	Datum		first;
 	bool		isnull;
 
 	if (!FullTransactionIdIsValid(a->locked_by) ||
 		!FullTransactionIdEquals(a->locked_by, GetTopFullTransactionIdIfAny()) ||
 		a->locked_in != GetCurrentSubTransactionId())
 		return false;
-	return table_tuple_fetch_row_version(rel, &a->locked, GetActiveSnapshot(),
-										 slot) &&
-		datum_image_eq(slot_getattr(slot, 1, &isnull), key, att->attbyval,
-					   att->attlen);
+	if (!table_tuple_fetch_row_version(rel, &a->locked, GetActiveSnapshot(), slot))
+		return false;
+	first = slot_getattr(slot, 1, &isnull);
+	return !isnull && datum_image_eq(first, key, att->attbyval, att->attlen);
 }
 
 /* The columns that the caller knows, in the current memory context. */
@@ -451,9 +452,11 @@ look_for(SlAccess *a, int column, Datum key, Purpose purpose, int wanted,
 			find_newest(rel, index, &a->questions[i], key, slot) :
 			find(rel, index, &a->questions[i], key, slot);
 		if (found && purpose == TO_LOCK)
+		{
 			found = lock_latest(rel, slot);
-		if (found && purpose == TO_LOCK)
-			remember_locked(a, slot);
+			if (found)
+				remember_locked(a, slot);
+		}
 		if (found && wanted != ALL_COLUMNS)
 			copy_value(rel, slot, wanted, values, nulls);
 		else if (found && values != NULL)

@@ -829,9 +829,9 @@ survey_checkpoint_key(SlSecretInfo *out)
 /*
  * What may be shown of all secrets, from the files as they are now: the API
  * key, then the webhook secrets in their order, or for either a row that says
- * why there is none; then the key for checkpoints, unless they are off.  'out' has room for SL_MAX_SECRETS; returns how many
- * there are.  Names neither a path nor anything of a secret but its
- * fingerprint.
+ * why there is none; then the key for checkpoints, unless they are off.  'out'
+ * has room for SL_MAX_SECRETS; returns how many there are.  Names neither a
+ * path nor anything of a secret but its fingerprint.
  */
 int
 sl_secrets_survey(SlSecretInfo *out)
