@@ -277,4 +277,20 @@ SELECT t.broken_audits();
 DROP EXTENSION stripe_lifecycle CASCADE;
 CREATE EXTENSION stripe_lifecycle;
 SELECT t.lived('anew');
+
+-- one payment locked and not written, as for its cancellation, and then another written; also if the lock was
+-- taken back with its savepoint
+SET client_min_messages = error;
+SELECT t.pay('locked') AS locked \gset
+BEGIN;
+SELECT stripe_lifecycle.cancel_payment(:'locked') IS NOT NULL AS cancels;
+INSERT INTO stripe_lifecycle.payments (id, idempotency_key, amount, currency) VALUES (gen_random_uuid(), 'beside', 400, 'usd');
+SAVEPOINT s;
+SELECT stripe_lifecycle.cancel_payment(:'locked') IS NOT NULL AS cancels;
+ROLLBACK TO s;
+INSERT INTO stripe_lifecycle.payments (id, idempotency_key, amount, currency) VALUES (gen_random_uuid(), 'and another', 500, 'usd');
+COMMIT;
+SELECT idempotency_key, amount, transitions, audit_head IS NOT NULL AS has_head FROM stripe_lifecycle.payments
+ WHERE idempotency_key IN ('locked', 'beside', 'and another') ORDER BY idempotency_key COLLATE "C";
+SELECT * FROM stripe_lifecycle.verify_audit();
 \i :end
